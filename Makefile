@@ -1,0 +1,26 @@
+# Two commands do all the set-up from a bare clone: `make train` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.installed
+
+.PHONY: train test lint types clean
+
+train: $(READY)          ## train a VAE on the embedded digits; ARGS="--epochs 5" adds options
+	$(BIN)/pyrovae train $(ARGS)
+
+test: $(READY)           ## the whole test suite, doctests included
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/ty check
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache dist
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev]'
+	@touch $@

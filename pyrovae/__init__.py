@@ -1,0 +1,24 @@
+"""pyrovae: variational autoencoders written as probabilistic programs.
+
+A generative model is a module with two Pyro methods, `model(x)` = p(z) p(x | z) and `guide(x)` = q(z | x).
+Everything else is computed from their traces.
+"""
+
+__version__ = "0.1.0"
+
+from . import data, likelihoods, models, networks, objectives, posteriors, priors
+from .objectives.pyro_elbo import to_pyro
+from .program import Program, densities
+
+__all__ = [
+    "Program",
+    "data",
+    "densities",
+    "likelihoods",
+    "models",
+    "networks",
+    "objectives",
+    "posteriors",
+    "priors",
+    "to_pyro",
+]

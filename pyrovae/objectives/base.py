@@ -1,0 +1,35 @@
+"""What an objective is: a bound on the log evidence per datum, and a surrogate whose gradient is followed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch.nn as nn
+from torch import Tensor
+
+from ..program import GenerativeProgram
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One evaluation of an objective on a batch.
+
+    Attributes:
+        bound: the bound itself, [B], in nats per datum, bigger is better; without gradient, to be reported.
+        surrogate: [B]; the gradient of its mean is the gradient estimator. Its value need not mean anything.
+    """
+
+    bound: Tensor
+    surrogate: Tensor
+
+
+class Objective(nn.Module, ABC):
+    """Abstract: objective(vae, x) -> Estimate. A module, so that schedules and baselines are saved with a run."""
+
+    @abstractmethod
+    def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
+        """The bound and its surrogate for data x [B, *event]."""
+
+    def advance(self, epochs: float) -> None:
+        """Training has moved on by this many epochs; for objectives with a schedule."""

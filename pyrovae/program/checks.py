@@ -1,0 +1,105 @@
+"""Mistakes in a program or its data, each refused in one sentence: who, expected, got, remedy."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from .sites import DATA, data_frames, family, latents, sample_sites
+
+
+def check_arguments(vae: Any, x: Any, particles: int) -> None:
+    """Refuse what is no program, no data or no number of particles. Raises ValueError."""
+    if not (callable(getattr(vae, "model", None)) and callable(getattr(vae, "guide", None))):
+        raise ValueError(
+            f"expected something with .model(x) and .guide(x), got {type(vae).__name__}; "
+            "wrap plain functions in pv.Program(model, guide)"
+        )
+    if not isinstance(x, Tensor) or x.dim() < 1 or len(x) == 0:
+        got = f"shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"expected data as a tensor [B, *event] with at least one row, got {got}")
+    if particles < 1:
+        raise ValueError(f"expected at least one particle, got particles={particles}")
+
+
+def check_shared(model_trace: Any, guide_trace: Any) -> None:
+    """Refuse latents that model and guide do not share. Raises ValueError."""
+    latent, proposed = set(latents(model_trace)), set(latents(guide_trace))
+    for name in sorted(latent - proposed):
+        raise ValueError(
+            f"the model samples site {name!r} and the guide does not (it has {sorted(proposed)}); add it to the guide"
+        )
+    for name in sorted(proposed - latent):
+        raise ValueError(
+            f"the guide samples site {name!r} and the model does not (it has {sorted(latent)}); rename or remove it"
+        )
+
+
+def check_observed(model_trace: Any) -> int:
+    """The full size of the data plate of a model that has one, and observes something.
+
+    Raises ValueError.
+    """
+    sites = [site for _, site in sample_sites(model_trace)]
+    if not any(site["is_observed"] for site in sites):
+        raise ValueError("the model has no observed site; add pyro.sample('x', ..., obs=x)")
+    sizes = [f.full_size or f.size for site in sites for f in data_frames(site)]
+    if not sizes:
+        raise ValueError(f"the model has no plate named {DATA!r}; add `with pyro.plate({DATA!r}, len(x), dim=-1):`")
+    return max(sizes)
+
+
+def explain_plate(error: ValueError, which: str) -> None:
+    """Says Pyro's "Shape mismatch inside plate" with its remedy; returns for any other error."""
+    mismatch = re.search(r"Shape mismatch inside plate\('(\S+)'\) at site (\S+) dim \S+, (\d+) vs (\d+)", str(error))
+    if mismatch is None:
+        return
+    plate, site, size, got = mismatch.groups()
+    raise ValueError(
+        f"{which} site {site!r} expects batch dimensions of plate {plate!r}, size {size}, got one of size {got}. "
+        "Declare the dimensions of one datum with .to_event(n), or give the plate the size len(x)."
+    ) from error
+
+
+_REMEDIES = {
+    "Bernoulli": "Binarise the data (data.load(..., binarise='dynamic')) or use ContinuousBernoulli.",
+    "ContinuousBernoulli": "Scale the data to [0, 1] or use Normal.",
+    "Binomial": "Give counts up to total_count, or use Normal.",
+}
+_SUPPORTS = {
+    "Bernoulli": "values in {0, 1}",
+    "ContinuousBernoulli": "values in [0, 1]",
+    "Binomial": "counts from 0 to total_count",
+}
+
+
+def check_support(name: str, distribution: Any, x: Tensor) -> None:
+    """Refuse data that the likelihood gives no density to. Reads values back: for the start, not for the step.
+
+    Raises ValueError: who, expected, got, remedy.
+    """
+    event = distribution.event_shape
+    if tuple(x.shape[x.dim() - len(event) :]) != tuple(event):
+        raise ValueError(
+            f"site {name!r} expects events of shape {list(event)}, got data of shape {list(x.shape)}; reshape the data "
+            "or build the model for them"
+        )
+    if isinstance(x, FakeTensor) or not x.is_floating_point():
+        return
+    bad = int((~torch.isfinite(x)).sum())
+    if bad:
+        raise ValueError(
+            f"site {name!r} expects finite numbers, got {bad} that are NaN or infinite; remove or impute them"
+        )
+    kind = family(distribution)
+    support = distribution.support
+    if not bool(support.check(x).all()):
+        raise ValueError(
+            f"likelihood {kind} expects {_SUPPORTS.get(kind, f'values in {support}')}, got values from "
+            f"{float(x.min()):.4g} to {float(x.max()):.4g} at site {name!r}. "
+            f"{_REMEDIES.get(kind, 'Change one or the other.')}"
+        )

@@ -1,0 +1,95 @@
+"""Plain Pyro functions as a module that keeps their parameters to itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch.nn as nn
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import constraints, transform_to
+
+_MODULE_CODE = pyro.primitives.module.__code__
+
+
+class Program(nn.Module):
+    """A model and a guide written as plain functions with `pyro.module` and `pyro.param`.
+
+    Their parameters live here and not in Pyro's global store, so two programs with equal names train side by side.
+    Parameters come into being when the functions first run, as with Pyro.
+
+    Args:
+        model: p(x, z), a function of x with a plate named "data".
+        guide: q(z | x), likewise.
+
+    >>> import pyro, pyro.distributions as dist, torch, pyrovae as pv
+    >>> def model(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> def guide(x):
+    ...     slope = pyro.param("slope", torch.tensor(0.5))
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("z", dist.Normal(slope * x, 0.5**0.5))
+    >>> program = pv.Program(model, guide)
+    >>> pv.densities(program, torch.tensor([1.0, 2.0])).log_weight.exp()  # an exact posterior: w = p(x)
+    tensor([[0.2197, 0.1038]], grad_fn=<ExpBackward0>)
+    """
+
+    def __init__(self, model: Callable[[Tensor], Any], guide: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        for name, function in (("model", model), ("guide", guide)):
+            if not callable(function):
+                raise ValueError(f"Program expects {name} as a function of x, got {type(function).__name__}")
+        self._functions = model, guide
+        self.params = nn.ParameterDict()  # unconstrained, by the name given to pyro.param
+        self.owned = nn.ModuleDict()  # by the name given to pyro.module
+
+    def model(self, x: Tensor) -> Any:
+        """p(x, z)."""
+        with _OwnParameters(self):
+            return self._functions[0](x)
+
+    def guide(self, x: Tensor) -> Any:
+        """q(z | x)."""
+        with _OwnParameters(self):
+            return self._functions[1](x)
+
+
+class _OwnParameters(poutine.messenger.Messenger):
+    """Answers `pyro.param` from a Program's own parameters."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+
+    def _pyro_param(self, msg: Any) -> None:
+        name, *init = msg["args"]
+        if "$$$" in name:  # one parameter of a module given to pyro.module, which is registered whole
+            self._own_module(name.split("$$$")[0])
+            msg["value"] = init[0]
+        else:
+            msg["value"] = self._own_param(name, init, msg["kwargs"].get("constraint", constraints.real))
+        msg["done"] = True
+
+    def _own_module(self, name: str) -> None:
+        key = name.replace(".", "/")
+        if key in self.program.owned:
+            return
+        frame: Any = sys._getframe()
+        while frame.f_code is not _MODULE_CODE:  # pyro.module is no effect of its own: its argument is in its frame
+            frame = frame.f_back
+        self.program.owned[key] = frame.f_locals["nn_module"]
+
+    def _own_param(self, name: str, init: list[Any], constraint: Any) -> Tensor:
+        key, params = name.replace(".", "/"), self.program.params
+        transform = transform_to(constraint)
+        if key not in params:
+            if not init:
+                raise ValueError(f"pyro.param({name!r}) is read before it has an initial value; give one")
+            value = init[0]() if callable(init[0]) else init[0]
+            params[key] = nn.Parameter(transform.inv(value.detach()).clone())
+        return transform(params[key])

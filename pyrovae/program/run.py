@@ -1,0 +1,182 @@
+"""From a Pyro program to log densities: the guide traced once, the model replayed once.
+
+    log_prior, log_likelihood, log_posterior     each [K, B], unscaled, in nats
+
+K particles of B data. Particles are a plate to the left of the program's own plates, so the encoder runs once
+per datum. A network that was written for [N, ...] alone cannot take [K, B, ...]; such a program is found by
+comparing both ways once, and is then run on a batch of K·B ("folded").
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
+
+import pyro
+import torch
+import torch.nn as nn
+from pyro import poutine
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from .checks import check_arguments, check_observed, check_shared, check_support, explain_plate
+from .modes import evaluating, seeded
+from .sites import Densities, Site, read_site, sample_sites
+
+
+@runtime_checkable
+class GenerativeProgram(Protocol):
+    """Anything with a Pyro `model(x)` and a Pyro `guide(x)`; the data plate of both is named "data"."""
+
+    def model(self, x: Tensor) -> Any:
+        """p(x, z)."""
+
+    def guide(self, x: Tensor) -> Any:
+        """q(z | x)."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How K particles are given to a program.
+
+    `nesting`: plate dimensions of the program, so that the particle plate stands at dim −1 − nesting.
+    `fold_guide`, `fold_model`: whether it is run on a batch of K·B instead.
+    """
+
+    nesting: int = 1
+    fold_guide: bool = False
+    fold_model: bool = False
+
+
+_layouts: WeakKeyDictionary[Any, tuple[Any, Layout]] = WeakKeyDictionary()
+
+
+def densities(vae: GenerativeProgram, x: Tensor, particles: int = 1) -> Densities:
+    """Per-datum log densities of a model p(x, z) under K draws from its guide q(z | x).
+
+        log_weight[k, b] = log p(x_b, z_kb) − log q(z_kb | x_b),    z_kb ~ q(z | x_b)
+
+    Args:
+        vae: anything with a Pyro `model(x)` and `guide(x)`.
+        x: data [B, *event].
+        particles: K.
+
+    Returns:
+        `Densities`: .log_prior, .log_likelihood, .log_posterior and .log_weight, each [K, B], unscaled, in nats.
+
+    Raises:
+        ValueError: naming the site and the remedy: sites that model and guide do not share, no data plate,
+            a plate of another size than the data, a forgotten `to_event`, a `poutine.scale`, or (unless Pyro's
+            validation is off) data outside the support of the likelihood.
+
+    >>> import torch, pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> vae = pv.models.VAE.build(data, latent=2)
+    >>> pv.densities(vae, data.test[:7], particles=5).log_weight.shape
+    torch.Size([5, 7])
+    """
+    check_arguments(vae, x, particles)
+    layout = _layout(vae, x) if particles > 1 else Layout()
+    return _densities(vae, x, particles, layout)
+
+
+def _densities(
+    vae: GenerativeProgram, x: Tensor, particles: int, layout: Layout, given: dict[str, Tensor] | None = None
+) -> Densities:
+    """One pass in a known layout; the guide's values may be `given` instead of drawn."""
+    shape = particles, len(x)
+    guide = vae.guide if given is None else Values(given)(vae.guide)
+    guide_trace, particle = _trace(guide, x, particles, layout.nesting, layout.fold_guide, "guide")
+    posterior = {n: read_site(s, shape, particle, "guide") for n, s in sample_sites(guide_trace)}
+    values = {n: s.value for n, s in posterior.items()}
+    if layout.fold_model and not layout.fold_guide:
+        values = {n: _fold(s.value, s, layout) for n, s in posterior.items()}
+    model = Values(values)(vae.model)
+    model_trace, particle = _trace(model, x, particles, layout.nesting, layout.fold_model, "model")
+    check_shared(model_trace, guide_trace)
+    prior, likelihood = {}, {}
+    for name, site in sample_sites(model_trace):
+        group = likelihood if site["is_observed"] else prior
+        group[name] = read_site(site, shape, particle, "model")
+    found = Densities(prior, likelihood, posterior, shape, check_observed(model_trace))
+    if pyro.infer.util.is_validation_enabled():
+        for site in likelihood.values():
+            check_support(site.name, site.distribution, site.value)
+    return found
+
+
+def _trace(program: Any, x: Tensor, particles: int, nesting: int, folded: bool, which: str) -> tuple[Any, int | None]:
+    """The trace of a program under K particles, and the dimension of the particle plate if there is one."""
+    particle, plate = None, nullcontext()
+    if folded:
+        x = x.repeat(particles, *[1] * (x.dim() - 1))  # [B, *event] -> [K·B, *event]
+    elif particles > 1:
+        particle = -1 - nesting
+        plate = pyro.plate("particles", particles, dim=particle)
+    with plate:
+        try:
+            return poutine.trace(program).get_trace(x), particle
+        except ValueError as error:
+            explain_plate(error, which)
+            raise
+
+
+class Values(poutine.messenger.Messenger):
+    """Gives latent sites these values, without observing them; replay, for values that were reshaped."""
+
+    def __init__(self, values: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values and not msg["is_observed"]:
+            msg["value"], msg["done"] = self.values[msg["name"]], True
+
+
+def _fold(value: Tensor, site: Site, layout: Layout) -> Tensor:
+    """[K, *plates, *event] -> the same with K·B rows where the data plate has B."""
+    data = layout.nesting + 1 + site.data_dim  # the particle plate is dimension 0, the data plate this one
+    return value.movedim(0, data - 1).flatten(data - 1, data)
+
+
+def _layout(vae: Any, x: Tensor) -> Layout:
+    """The layout of a program, found once: the particle plate where it gives what folding gives, else folded."""
+    shape = tuple(type(m) for m in vae.modules()) if isinstance(vae, nn.Module) else None
+    known = _layouts.get(vae)
+    if known is not None and known[0] == shape:
+        return known[1]
+    with evaluating(vae), seeded(0, x.device), pyro.validation_enabled(False):
+        layout = _probe(vae, x[:3].detach())
+    if not isinstance(x, FakeTensor):  # without values there was nothing to compare
+        _layouts[vae] = shape, layout
+    return layout
+
+
+def _probe(vae: Any, x: Tensor) -> Layout:
+    single = _densities(vae, x, 1, Layout())
+    traces = poutine.trace(vae.model).get_trace(x), poutine.trace(vae.guide).get_trace(x)
+    nesting = max((-f.dim for t in traces for _, s in sample_sites(t) for f in s["cond_indep_stack"]), default=1)
+    beside = Layout(nesting)
+    if single.global_sites:
+        return beside  # one draw of a global latent serves the whole batch: there is no folding it
+    try:
+        drawn = _densities(vae, x, 2, replace(beside, fold_model=True))
+    except Exception:  # a program may fail on a shape it was not written for in any way it likes
+        return Layout(nesting, fold_guide=True, fold_model=True)
+    values = {n: _fold(s.value, s, beside) for n, s in drawn.posterior.items()}
+    folded = _densities(vae, x, 2, Layout(nesting, fold_guide=True, fold_model=True), given=values)
+    if not _same(drawn.log_posterior, folded.log_posterior):
+        return Layout(nesting, fold_guide=True, fold_model=True)
+    try:
+        plain = _densities(vae, x, 2, beside, given={n: s.value for n, s in drawn.posterior.items()})
+        if _same(plain.log_prior + plain.log_likelihood, folded.log_prior + folded.log_likelihood):
+            return beside
+    except Exception:  # as above, in the model
+        pass
+    return replace(beside, fold_model=True)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return isinstance(a, FakeTensor) or torch.allclose(a, b, rtol=1e-4, atol=1e-3, equal_nan=True)

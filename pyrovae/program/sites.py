@@ -1,0 +1,190 @@
+"""The sites of a trace, and their log densities per datum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+DATA = "data"  # the name of the plate over the data
+
+
+@dataclass(frozen=True)
+class Site:
+    """One random choice of a program, with its log density per datum."""
+
+    name: str
+    distribution: Any
+    value: Tensor
+    reduce: Callable[[Tensor], Tensor]  # [batch shape] -> [K, B], masked; [K] where the site is not local
+    data_dim: int | None  # the dimension of the data plate; None for a site outside it
+
+    @property
+    def local(self) -> bool:
+        """Whether the site is inside the data plate, so that it has a density per datum."""
+        return self.data_dim is not None
+
+    @cached_property
+    def log_prob(self) -> Tensor:
+        """log density of the value: [K, B] in nats per datum, or [K] for a site outside the data plate."""
+        return self.reduce(self.distribution.log_prob(self.value))
+
+
+@dataclass(frozen=True)
+class Densities:
+    """Unscaled log densities of one pass, in nats; every sum over sites is lazy, so what is not read is not computed.
+
+    `prior`, `likelihood` and `posterior` map site names to `Site`s: latents under the model, observations, and
+    latents under the guide. `data_size` is N, the full size of the data plate.
+    """
+
+    prior: dict[str, Site]
+    likelihood: dict[str, Site]
+    posterior: dict[str, Site]
+    shape: tuple[int, int]
+    data_size: int
+
+    @cached_property
+    def log_prior(self) -> Tensor:
+        """log p(z): [K, B]."""
+        return self._sum(self.prior)
+
+    @cached_property
+    def log_likelihood(self) -> Tensor:
+        """log p(x | z): [K, B]."""
+        return self._sum(self.likelihood)
+
+    @cached_property
+    def log_posterior(self) -> Tensor:
+        """log q(z | x): [K, B]."""
+        return self._sum(self.posterior)
+
+    @cached_property
+    def log_weight(self) -> Tensor:
+        """log w = log p(x, z) − log q(z | x): [K, B]."""
+        return self.log_prior + self.log_likelihood - self.log_posterior
+
+    @cached_property
+    def global_sites(self) -> list[str]:
+        """Names of the sites outside the data plate."""
+        return [s.name for s in (*self.prior.values(), *self.likelihood.values()) if not s.local]
+
+    @cached_property
+    def log_global(self) -> Tensor:
+        """log p − log q of the sites outside the data plate: [K]. It belongs to all N data together."""
+        total = torch.zeros(self.shape[0], dtype=self._like.dtype, device=self._like.device)
+        for sign, sites in ((1, self.prior), (1, self.likelihood), (-1, self.posterior)):
+            for site in sites.values():
+                total = total if site.local else total + sign * site.log_prob
+        return total
+
+    def local_only(self, who: str) -> None:
+        """Refuse a program with a global latent: weights of a datum would be weights of the whole batch.
+
+        Raises ValueError.
+        """
+        if self.global_sites:
+            raise ValueError(
+                f"{who} weighs particles datum by datum, so every site must be inside plate {DATA!r}; "
+                f"{', '.join(map(repr, self.global_sites))} is outside it. Use objectives.ELBO for global latents."
+            )
+
+    def reparametrised(self, who: str) -> None:
+        """Refuse a guide whose samples carry no gradient, where a gradient is wanted.
+
+        Raises ValueError.
+        """
+        for site in self.posterior.values():
+            if torch.is_grad_enabled() and not site.distribution.has_rsample:
+                raise ValueError(
+                    f"{who} differentiates through the samples of the guide, and site {site.name!r} is "
+                    f"{family(site.distribution)}, which has no reparametrised sampler: its gradient would be zero "
+                    "without a word. Use a continuous or relaxed posterior, or a pyro.infer ELBO."
+                )
+
+    @property
+    def _like(self) -> Tensor:
+        return next(iter(self.likelihood.values())).value
+
+    def _sum(self, sites: dict[str, Site]) -> Tensor:
+        terms = [site.log_prob for site in sites.values() if site.local]
+        return sum(terms[1:], terms[0]) if terms else self._like.new_zeros(self.shape)
+
+
+def family(distribution: Any) -> str:
+    """The name of a distribution's class, under its wrappers."""
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return type(distribution).__name__.lstrip("_")
+
+
+def sample_sites(trace: Any) -> Iterator[tuple[str, Any]]:
+    """The random choices of a trace, latent and observed, without the plates' own subsampling."""
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and not site_is_subsample(site):
+            yield name, site
+
+
+def data_frames(site: Any) -> list[Any]:
+    """The data plate around a site: a list of one or none."""
+    return [f for f in site["cond_indep_stack"] if f.name == DATA]
+
+
+def latents(trace: Any) -> list[str]:
+    """Names of the sites that were drawn, not observed."""
+    return [name for name, site in sample_sites(trace) if not site["is_observed"]]
+
+
+def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: str) -> Site:
+    """A trace's node with the map from its batch shape to [K, B].
+
+    `particle` is the dimension of the particle plate; None where the program was run on K·B rows instead.
+    """
+    name, (particles, batch) = site["name"], shape
+    plates = 1.0
+    for frame in site["cond_indep_stack"]:
+        plates *= (frame.full_size or frame.size) / frame.size
+    if isinstance(site["scale"], Tensor) or not math.isclose(site["scale"], plates):
+        raise ValueError(
+            f"{which} site {name!r} is under a poutine.scale; log densities here are unscaled, so it would be lost. "
+            "Weigh terms in the objective: objectives.BetaELBO(beta=...)."
+        )
+    frames = data_frames(site)
+    dims = {f.dim for f in site["cond_indep_stack"]}
+    rows = batch if particle is not None else particles * batch
+    data = frames[0].dim if frames else None
+    if frames and frames[0].size != rows:
+        raise ValueError(
+            f"plate {DATA!r} of the {which} has {frames[0].size} rows at site {name!r}, the batch has {rows}; give it "
+            "the size len(x), or subsample_size=len(x) with the size of the whole set"
+        )
+    mask = site["mask"]
+
+    def reduce(t: Tensor) -> Tensor:
+        t = scale_and_mask(t, 1.0, mask)
+        extra = [d for d in range(-t.dim(), 0) if t.shape[d] > 1 and d not in dims and d != particle]
+        if extra:
+            raise ValueError(
+                f"{which} site {name!r} has batch shape {list(t.shape)}, of which dimension {extra[0]} is in no plate. "
+                "Declare the dimensions of one datum with .to_event(n)."
+            )
+        wanted = [1] * max(t.dim(), -(particle or 0), -(data or 0))
+        for d, size in ((data, rows), (particle, particles)):
+            if d is not None:
+                wanted[d] = size
+        t = t.expand(torch.broadcast_shapes(t.shape, wanted))
+        keep = [d % t.dim() for d in (particle, data) if d is not None]
+        rest = [d for d in range(t.dim()) if d not in keep]
+        t = t.sum(rest) if rest else t
+        if data is None:
+            return t.reshape(-1) if particle is not None else t.reshape(1).expand(particles)
+        return t.reshape(particles, batch)
+
+    return Site(name, site["fn"], site["value"], reduce, data)
