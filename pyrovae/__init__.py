@@ -7,18 +7,30 @@ Everything else is computed from their traces.
 __version__ = "0.1.0"
 
 from . import data, likelihoods, models, networks, objectives, posteriors, priors
+from .evaluation import decode, encode, evaluate, generate, interpolate, reconstruct, traverse
 from .objectives.pyro_elbo import to_pyro
 from .program import Program, densities
+from .training import fit, load, save
 
 __all__ = [
     "Program",
     "data",
+    "decode",
     "densities",
+    "encode",
+    "evaluate",
+    "fit",
+    "generate",
+    "interpolate",
     "likelihoods",
+    "load",
     "models",
     "networks",
     "objectives",
     "posteriors",
     "priors",
+    "reconstruct",
+    "save",
     "to_pyro",
+    "traverse",
 ]

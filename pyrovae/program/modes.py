@@ -36,3 +36,10 @@ def seeded(seed: int | None, device: torch.device | str = "cpu") -> Iterator[Non
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def home(vae: Any) -> tuple[torch.device, torch.dtype]:
+    """The device and dtype of a program's parameters: where its data must be. The CPU and the default without any."""
+    tensors = vae.parameters() if isinstance(vae, nn.Module) else ()
+    first = next((p for p in tensors if p.is_floating_point()), None)
+    return (torch.device("cpu"), torch.get_default_dtype()) if first is None else (first.device, first.dtype)

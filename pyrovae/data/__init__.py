@@ -1,0 +1,53 @@
+"""Data as tensors: `load` by name or path, `from_arrays`, and the `Dataset` that both return."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pyrovae.config import nearest
+from pyrovae.data.arrays import assemble, from_arrays
+from pyrovae.data.dataset import Dataset
+from pyrovae.data.files import read_path
+from pyrovae.data.sources import SOURCES, root_folder
+
+__all__ = ["Dataset", "from_arrays", "load"]
+
+
+def load(
+    name: str | os.PathLike[str] = "digits",
+    *,
+    binarise: str | None = None,
+    validation: float | None = None,
+    root: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    threshold: float = 0.5,
+) -> Dataset:
+    """A `Dataset` by name (digits, mnist, fashion, kmnist, emnist, cifar10, svhn, omniglot, celeba) or by path.
+
+    A path is a `.npz` file (`train`, `validation`, `test` or `x_train`, `x_test`; labels `y_train`, ...), a `.npy`
+    file, which stays on disk (its last rows are validation and test: shuffle a sorted file first), or a folder of
+    images. Named sets lie in `root`, else in the folder PYROVAE_DATA, else in ~/.cache/pyrovae, as torchvision lays
+    them out. Images are [N, C, H, W].
+
+    `binarise`: "dynamic" (x ~ Bernoulli(grey), afresh for each training batch), "static" (one draw by the seed) or
+    "threshold" (x = 1 where grey > threshold). `validation`: how many training examples are held out, a number or
+    a fraction, 0 for none; by default a tenth, at most 5,000.
+
+    Raises ValueError for an unknown name or unfit data, FileNotFoundError where there is no such file.
+
+    >>> load("digits", binarise="dynamic").train.unique()
+    tensor([0., 1.])
+    >>> load("minst")
+    Traceback (most recent call last):
+    ValueError: data 'minst' is not known; did you mean 'mnist'? Known: celeba, cifar10, ...
+    """
+    text = os.fspath(name)
+    if text in SOURCES:
+        raw = SOURCES[text](text, root_folder(root))
+    else:
+        path = Path(text).expanduser()
+        if not (path.suffix in (".npz", ".npy") or len(path.parts) > 1 or path.exists()):
+            raise ValueError(f"data {text!r} is not known; {nearest(text, SOURCES)} Or a path: .npz, .npy, a folder.")
+        raw = read_path(path)
+    return assemble(raw, validation, binarise, seed, threshold)

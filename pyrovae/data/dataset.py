@@ -1,0 +1,146 @@
+"""A data set in memory or on disk: what is stored, and the rule by which it becomes x."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.config import nearest
+from pyrovae.data.binarise import SPLITS, fixed_draw, to_float
+
+RESIDENT_BYTES = 2**31  # a larger split stays where it is, and its batches travel
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Three splits of examples x, kept as they came and made float32 when they are asked for.
+
+    x = stored / scale, then binarised where `binarise` says so. `values` tells what x is: "binary" ({0, 1}),
+    "counts" (integers 0..levels), "unit" ([0, 1]) or "real". `protocol` is plain data: what a reported figure
+    needs beside it to mean something. `labels` (int64 [N] by split) may be empty and no model sees them.
+
+    >>> from pyrovae import data
+    >>> digits = data.load("digits")
+    >>> digits
+    Dataset('digits': 1295 train, 143 validation, 359 test; x [1, 8, 8], counts 0..16)
+    >>> next(digits.batches("train", 100, shuffle=True)).shape
+    torch.Size([100, 1, 8, 8])
+    """
+
+    name: str
+    protocol: dict[str, Any]
+    values: str
+    levels: int | None
+    event_shape: tuple[int, ...]
+    stored: dict[str, Tensor]
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    scale: float = 1.0
+    binarise: str | None = None
+    seed: int = 0
+    threshold: float = 0.5
+    _cache: dict[tuple[str, ...], Tensor] = field(default_factory=dict, init=False)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(x)} {split}" for split, x in self.stored.items())
+        levels = "" if self.levels is None else f" 0..{self.levels}"
+        return f"Dataset({self.name!r}: {sizes}; x {list(self.event_shape)}, {self.values}{levels})"
+
+    @property
+    def train(self) -> Tensor:
+        """All of the training split, float32 [N, *event]; under dynamic binarisation one draw that the seed fixes.
+
+        Training reads `batches`, where each batch is drawn afresh and nothing is held as float32.
+        """
+        return self._whole("train")
+
+    @property
+    def validation(self) -> Tensor | None:
+        """All of the validation split, float32 [N, *event], binarised by one fixed draw; None where there is none."""
+        return self._whole("validation") if self.size("validation") else None
+
+    @property
+    def test(self) -> Tensor | None:
+        """All of the test split, float32 [N, *event], binarised by one fixed draw; None where there is none."""
+        return self._whole("test") if self.size("test") else None
+
+    def size(self, split: str) -> int:
+        """How many examples a split holds: 0 where it is absent; ValueError for a name that is no split."""
+        if split not in SPLITS:
+            raise ValueError(f"data {self.name!r} has no split {split!r}; {nearest(str(split), SPLITS)}")
+        return len(self.stored.get(split, ()))
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        device: str | torch.device = "cpu",
+        drop_last: bool = False,
+    ) -> Iterator[Tensor]:
+        """One pass over a split as float32 batches [B, *event] on `device`.
+
+        Shuffling draws one permutation from torch's global generator, which the caller seeds. Batches are sliced
+        from the stored bytes and converted on the device. Under dynamic binarisation each training batch is a
+        fresh draw, and the other splits keep one fixed draw, so that their figures compare between epochs.
+
+        Raises ValueError for an absent or unknown split and for a batch size that yields no batch.
+        """
+        n, device = self.size(split), torch.device(device)
+        if not n:
+            raise ValueError(
+                f"data {self.name!r} has no {split} split, it holds {', '.join(self.stored)}. "
+                f"Load it with a {split} split (data.load(..., validation=0.1), from_arrays(..., {split}=x))."
+            )
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batches expects batch_size to be a positive integer, got {batch_size!r}.")
+        if drop_last and batch_size > n:
+            raise ValueError(
+                f"batches(drop_last=True) of data {self.name!r} would be empty: batch_size is {batch_size} and "
+                f"split {split!r} holds {n}. Use batch_size <= {n} or drop_last=False."
+            )
+        fixed = self._is_drawn and not (self.binarise == "dynamic" and split == "train")
+        source = self._resident(split, fixed, device)
+        order = torch.randperm(n).to(source.device) if shuffle else None
+        return self._walk(source, order, batch_size, n - n % batch_size if drop_last else n, fixed, device)
+
+    def _walk(
+        self, source: Tensor, order: Tensor | None, size: int, stop: int, fixed: bool, device: torch.device
+    ) -> Iterator[Tensor]:
+        for start in range(0, stop, size):
+            rows = slice(start, start + size) if order is None else order[start : start + size]
+            yield self._ready(source[rows].to(device), fixed)
+
+    def _ready(self, rows: Tensor, fixed: bool) -> Tensor:
+        """Rows of a fixed draw, or stored rows, as x: float32 [B, *event]."""
+        if fixed:
+            return to_float(rows, 1)
+        x = to_float(rows, self.scale)
+        if self.binarise == "threshold":
+            return (x > self.threshold).to(torch.float32)
+        return torch.bernoulli(x) if self.binarise == "dynamic" else x
+
+    def _whole(self, split: str) -> Tensor:
+        return self._ready(self._resident(split, self._is_drawn, torch.device("cpu")), self._is_drawn)
+
+    @property
+    def _is_drawn(self) -> bool:
+        return self.binarise in ("static", "dynamic")
+
+    def _resident(self, split: str, fixed: bool, device: torch.device) -> Tensor:
+        """What batches are sliced from: the stored split or its fixed draw, on the device where it fits."""
+        source = self.stored[split]
+        if fixed:
+            if ("draw", split) not in self._cache:
+                self._cache["draw", split] = fixed_draw(source, self.scale, self.seed, split)
+            source = self._cache["draw", split]
+        if device.type == "cpu" or source.numel() * source.element_size() >= RESIDENT_BYTES:
+            return source
+        key = ("draw" if fixed else "stored", split, str(device))
+        if key not in self._cache:
+            self._cache[key] = source.to(device)
+        return self._cache[key]

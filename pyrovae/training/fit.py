@@ -1,0 +1,401 @@
+"""Training: one visible loop."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+import torch.nn as nn
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..config import nearest
+from ..data import Dataset, from_arrays
+from ..objectives import ELBO, Objective, PyroELBO
+from ..program import densities, evaluating, home, seeded
+from .run_folder import RunFolder, put_weights, save
+from .schedules import Schedule, find_schedule
+
+
+@dataclass
+class Fit:
+    """What training leaves: the model, and one row of history an epoch.
+
+    Attributes:
+        model: the trained model, in evaluation mode.
+        rows: epoch, bound and validation in nats per datum, learning_rate, seconds.
+        run_dir: the run folder, if one was asked for.
+        interrupted: whether Ctrl-C ended the training; the weights are then those of the last finished epoch.
+        best_epoch: the epoch whose weights were restored by early stopping; None where the last ones are kept.
+    """
+
+    model: Any
+    rows: list[dict[str, Any]]
+    run_dir: Path | None
+    interrupted: bool = False
+    best_epoch: int | None = None
+
+    @property
+    def history(self) -> Any:
+        """The rows as a pandas DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows)
+
+
+@dataclass
+class _State:
+    """Where a run stands after a finished epoch."""
+
+    epoch: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] | None = None
+    best_epoch: int = 0
+    best_bound: float = -float("inf")
+
+
+class NonFiniteBound(ValueError):
+    """A bound became NaN or infinite in training."""
+
+
+def fit(
+    vae: Any,
+    data: Dataset | Tensor,
+    objective: Any = None,
+    epochs: int = 100,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    schedule: str | Schedule = "cosine",
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
+    clip: float | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "float32",
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Fit:
+    """Train a model and its guide by stochastic gradient ascent on an objective's surrogate.
+
+    Args:
+        vae: anything with a Pyro `model(x)` and `guide(x)`, and parameters: a torch module or a `pv.Program`.
+        data: a `pyrovae.data.Dataset`, or a tensor [N, *event] of training data.
+        objective: from `pyrovae.objectives` (default ELBO with analytic KL), or a `pyro.infer` ELBO object.
+        epochs: passes over the training data.
+        batch_size: B.
+        learning_rate: of Adam, at the start of the schedule.
+        schedule: "constant", "cosine", "linear", or a function from the fraction of training done to a factor.
+        optimizer: from parameters to a torch optimiser, in place of fused Adam.
+        clip: largest norm of the gradient; None leaves it as it is.
+        patience: stop after so many epochs without a better validation bound, and restore the best weights.
+        seed: of everything drawn; on a CPU two runs with one seed are bit-equal. The caller's stream is untouched.
+        device: "auto" (cuda, then mps, then cpu) or a torch device.
+        precision: "float32", or "bfloat16" for the networks under autocast (densities stay in full precision).
+        run_dir: a folder to keep the run in; each finished epoch can be resumed from.
+        resume: go on from the last finished epoch in run_dir; on a CPU bit-equal to a run that was never stopped.
+        progress: show a progress bar.
+
+    Returns:
+        `Fit`, with .model, .history and .run_dir.
+
+    Raises:
+        ValueError: for data that the model gives no density to, and for settings that contradict each other.
+        NonFiniteBound: naming epoch and site; the model then holds its last good weights.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> run = pv.fit(pv.models.VAE.build(data, latent=2), data, epochs=2, progress=False)
+    >>> len(run.history)
+    2
+    """
+    data = data if isinstance(data, Dataset) else from_arrays(data, validation_size=0)
+    objective = as_objective(objective)
+    rate_at = find_schedule(schedule)
+    _check_settings(data, epochs, batch_size, learning_rate, patience, precision, run_dir, resume)
+    where = find_device(device)
+    folder = RunFolder(run_dir) if run_dir is not None else None
+    if folder and folder.has_state() and not resume:
+        raise ValueError(f"{str(folder.path)!r} already holds a run; resume it, or choose another run_dir")
+    vae.to(where)
+    objective.to(where)
+    with seeded(seed, where):
+        _check_data(vae, objective, data, batch_size, where)
+    parameters = [p for p in (*vae.parameters(), *objective.parameters()) if p.requires_grad]
+    if not parameters:
+        raise ValueError(f"{type(vae).__name__} has no parameters to train")
+    make = optimizer or (lambda p: torch.optim.Adam(p, lr=learning_rate, fused=True))
+    loop = _Loop(vae, objective, make(parameters), data, batch_size, epochs, rate_at, clip, where, precision)
+    state = _State(weights=_copy(vae))
+    bar = tqdm(
+        total=epochs * loop.steps,
+        disable=not progress,
+        unit="step",
+        mininterval=0.2 if sys.stderr.isatty() else 30,
+        dynamic_ncols=True,
+    )
+    interrupted = False
+    with bar, seeded(seed, where), pyro.validation_enabled(False):
+        if resume and folder:
+            state = loop.restore(folder.read_state())
+            bar.update(state.epoch * loop.steps)
+        try:
+            while state.epoch < epochs and not _exhausted(state, patience):
+                begun, started = loop.capture(), time.perf_counter()
+                bar.set_description(f"epoch {state.epoch + 1}/{epochs}", refresh=False)
+                bound = loop.epoch(state.epoch, bar)
+                validation = loop.validate(seed)
+                if not all(map(_finite, (bound, validation))) or not loop.weights_finite():
+                    loop.diagnose(begun, state)
+                state = _finish_epoch(state, vae, bound, validation, loop.learning_rate, started)
+                bar.set_postfix(_shown(bound, validation), refresh=False)
+                if folder:
+                    folder.write_state(loop.capture() | {"progress": vars(state)})
+                    folder.write_weights(state.weights)
+                    folder.write_history(state.rows)
+        except KeyboardInterrupt:
+            interrupted = True
+    chosen = state.best if patience is not None and state.best is not None else state.weights
+    vae.load_state_dict(chosen)
+    vae.eval()
+    if folder:
+        save(vae, folder.path)
+        folder.write_history(state.rows)
+    best_epoch = state.best_epoch if chosen is state.best else None
+    return Fit(vae, state.rows, folder.path if folder else None, interrupted, best_epoch)
+
+
+class _Loop:
+    """The training loop of one run, and what it must remember to be continued."""
+
+    def __init__(
+        self,
+        vae: Any,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        data: Dataset,
+        batch_size: int,
+        epochs: int,
+        rate_at: Schedule,
+        clip: float | None,
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        self.vae, self.objective, self.optimizer = vae, objective, optimizer
+        self.data, self.batch_size, self.epochs = data, batch_size, epochs
+        self.rate_at, self.clip, self.device = rate_at, clip, device
+        self.autocast = precision == "bfloat16"
+        self.rates = [g["lr"] for g in optimizer.param_groups]
+        self.steps = -(-data.size("train") // batch_size)
+        self.dtype = home(vae)[1]
+
+    @property
+    def learning_rate(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]
+
+    def batches(self, split: str, shuffle: bool) -> Iterator[Tensor]:
+        for x in self.data.batches(split, self.batch_size, shuffle=shuffle, device=self.device):
+            yield x.to(self.dtype)
+
+    def epoch(self, epoch: int, bar: Any = None, watch: bool = False) -> float:
+        """One pass over the training data; the mean bound. Nothing is read back from the device before its end."""
+        self.vae.train()
+        total = torch.zeros((), device=self.device)
+        for step, x in enumerate(self.batches("train", shuffle=True)):
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * self.rate_at((epoch + step / self.steps) / self.epochs)
+            with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
+                estimate = self.objective(self.vae, x)
+            loss = -estimate.surrogate.mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            if self.clip is not None:
+                nn.utils.clip_grad_norm_(self.vae.parameters(), self.clip)
+            if watch:
+                _name_the_site(self.vae, self.objective, x, estimate.bound, epoch, step)
+            self.optimizer.step()
+            self.objective.advance(1 / self.steps)
+            total += estimate.bound.sum()
+            if bar is not None:
+                bar.update()
+        return float(total) / self.data.size("train")
+
+    def validate(self, seed: int) -> float | None:
+        """The mean bound on the validation set, its random numbers the same in every epoch."""
+        if self.data.validation is None:
+            return None
+        total = torch.zeros((), device=self.device)
+        with evaluating(self.vae), seeded(seed, self.device):
+            for x in self.batches("validation", shuffle=False):
+                total += self.objective(self.vae, x).bound.sum()
+        return float(total) / self.data.size("validation")
+
+    def weights_finite(self) -> bool:
+        tensors = [p for p in self.vae.state_dict().values() if p.is_floating_point()]
+        return bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
+
+    def capture(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on."""
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
+        return {
+            "model": _copy(self.vae),
+            "optimizer": _copied(self.optimizer.state_dict()),
+            "objective": _copied(self.objective.state_dict()),
+            "rng": [torch.get_rng_state(), *cuda],
+        }
+
+    def put_back(self, captured: dict[str, Any]) -> None:
+        self.vae.load_state_dict(captured["model"])
+        self.optimizer.load_state_dict(captured["optimizer"])
+        self.objective.load_state_dict(captured["objective"])
+        torch.set_rng_state(captured["rng"][0])
+        if len(captured["rng"]) > 1 and self.device.type == "cuda":
+            torch.cuda.set_rng_state(captured["rng"][1], self.device)
+
+    def restore(self, saved: dict[str, Any]) -> _State:
+        put_weights(self.vae, saved["model"], "the run to resume")
+        self.put_back(saved)
+        return _State(**saved["progress"])
+
+    def diagnose(self, begun: dict[str, Any], state: _State) -> None:
+        """Run the failed epoch again from its start, looking at every step, to name the site."""
+        self.put_back(begun)
+        try:
+            self.epoch(state.epoch, watch=True)
+            raise NonFiniteBound(f"the bound became NaN or infinite in epoch {state.epoch + 1}{_ADVICE}")
+        finally:
+            self.put_back(begun)
+            self.vae.eval()
+
+
+_ADVICE = "; the model holds the weights of the last good epoch. Lower the learning rate, or clip the gradient."
+
+
+def _name_the_site(vae: Any, objective: Objective, x: Tensor, bound: Tensor, epoch: int, step: int) -> None:
+    when = f"in epoch {epoch + 1}, step {step + 1}"
+    broken = [n for n, p in vae.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
+    if torch.isfinite(bound).all() and not broken:
+        return
+    with torch.no_grad():
+        d = densities(vae, x, getattr(objective, "particles", 1))
+        for sites, of in ((d.posterior, "guide"), (d.prior, "model"), (d.likelihood, "model")):
+            for site in sites.values():
+                if not torch.isfinite(site.log_prob).all():
+                    raise NonFiniteBound(
+                        f"the log density of {of} site {site.name!r} became NaN or infinite {when}{_ADVICE}"
+                    )
+        lowest = min((s for g in (d.prior, d.likelihood) for s in g.values()), key=lambda s: float(s.log_prob.min()))
+    raise NonFiniteBound(
+        f"the gradient of {broken[0] if broken else 'the bound'} became NaN or infinite {when}, with the lowest log "
+        f"density at site {lowest.name!r}{_ADVICE}"
+    )
+
+
+def _finish_epoch(
+    state: _State, vae: nn.Module, bound: float, validation: float | None, learning_rate: float, started: float
+) -> _State:
+    epoch, weights = state.epoch + 1, _copy(vae)
+    row = {"epoch": epoch, "bound": bound}
+    if validation is not None:
+        row["validation"] = validation
+    row |= {"learning_rate": learning_rate, "seconds": time.perf_counter() - started}
+    best, best_epoch, best_bound = state.best, state.best_epoch, state.best_bound
+    if validation is not None and validation > best_bound:
+        best, best_epoch, best_bound = weights, epoch, validation
+    return _State(epoch, [*state.rows, row], weights, best, best_epoch, best_bound)
+
+
+def _exhausted(state: _State, patience: int | None) -> bool:
+    return patience is not None and state.epoch - state.best_epoch >= patience
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {k: _copied(v) for k, v in value.items()}
+    return [_copied(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _finite(value: float | None) -> bool:
+    return value is None or abs(value) < float("inf")
+
+
+def _shown(bound: float, validation: float | None) -> dict[str, str]:
+    shown = {"bound": f"{bound:.2f}"}
+    return shown if validation is None else shown | {"validation": f"{validation:.2f}"}
+
+
+def as_objective(objective: Any) -> Objective:
+    """An objective: ours as it is, a `pyro.infer` ELBO wrapped, None for the default. Raises ValueError for others."""
+    if objective is None:
+        return ELBO(kl="analytic")
+    if isinstance(objective, Objective):
+        return objective
+    if isinstance(objective, pyro.infer.ELBO):
+        return PyroELBO(objective)
+    got = getattr(objective, "__name__", type(objective).__name__)
+    raise ValueError(f"expected an objective such as objectives.IWAE(particles=5) or a pyro.infer ELBO, got {got}")
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """A torch device; "auto" is cuda, then mps, then cpu. Raises ValueError for one that is not there."""
+    if device == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {device!r}; {nearest(str(device), ['auto', 'cpu', 'cuda', 'mps'])}") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' was asked for and there is none here; use device='auto' or 'cpu'")
+    return found
+
+
+def _check_settings(
+    data: Dataset,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    patience: int | None,
+    precision: str,
+    run_dir: str | Path | None,
+    resume: bool,
+) -> None:
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("learning_rate", learning_rate)):
+        if not value > 0:
+            raise ValueError(f"fit expects {name} above 0, got {value}")
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"unknown precision {precision!r}; {nearest(precision, ['float32', 'bfloat16'])}")
+    if patience is not None and data.validation is None:
+        raise ValueError("early stopping (patience) needs validation data; hold some out or leave patience out")
+    if resume and run_dir is None:
+        raise ValueError("resume needs the run_dir of the run to go on with")
+
+
+def _check_data(vae: Any, objective: Objective, data: Dataset, batch_size: int, device: torch.device) -> None:
+    """Every check on the first thousands of rows, and one call of the objective, before the first step."""
+    dtype = home(vae)[1]
+    splits = [s for s in ("train", "validation") if data.size(s)]
+    with evaluating(vae), pyro.validation_enabled(True):
+        for split in splits:
+            batches = data.batches(split, max(batch_size, 1000), shuffle=False, device=device)
+            for x in itertools.islice(batches, 20):
+                densities(vae, x.to(dtype))
+    if not isinstance(objective, PyroELBO):
+        with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False):
+            objective(vae, x[:2].to(dtype))
