@@ -39,12 +39,12 @@ class Configured:
         cls.__init__ = remember  # ty: ignore[invalid-assignment]
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: the nearest match, then all of them."""
+def nearest(name: str, known: Iterable[str], remedy: str | None = None) -> str:
+    """The end of an error message about an unknown name: the nearest match, then all of them or another remedy."""
     known = sorted(known)
     match = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
     hint = next((f"did you mean {k!r}? " for k in known if match and k.lower() == match[0]), "")
-    return f"{hint}Known: {', '.join(known)}."
+    return hint + (remedy or f"Known: {', '.join(known)}.")
 
 
 def load_class(path: str) -> type:
@@ -144,7 +144,7 @@ def construct(spec: Any, who: str = "model") -> Any:
 
 
 def find_class(name: str, base: type, package: str) -> type:
-    """The subclass of `base` called `name` in `package` (or at a dotted path or FILE.py:Class).
+    """The subclass of `base` called `name` in `package`, such as pyrovae.priors (or at a dotted path or FILE.py:Class).
 
     Raises ValueError with the nearest match.
     """
@@ -156,9 +156,10 @@ def find_class(name: str, base: type, package: str) -> type:
     }
     if name in known:
         return known[name]
+    kind = package.rpartition(".")[2].rstrip("s")
     if "." in name:
         cls = load_class(name)
         if not issubclass(cls, base):
-            raise ValueError(f"{name!r} is not a {base.__name__}; subclass {package}.{base.__name__}")
+            raise ValueError(f"{name!r} is not a {kind}; its class must be a {base.__module__}.{base.__name__}")
         return cls
-    raise ValueError(f"unknown {base.__name__.lower()} {name!r}; {nearest(name, known)}")
+    raise ValueError(f"unknown {kind} {name!r}; {nearest(name, known)}")

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
@@ -50,16 +51,21 @@ class Network(Configured, nn.Module):
                 raise ValueError(f"{type(self).__name__} expects {name} as positive sizes, got {tuple(shape)}")
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
-        self.body = nn.Sequential()
+        self.body: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[*leading, *inputs] -> [*leading, *outputs]. Raises ValueError for another event shape."""
-        if tuple(x.shape[x.dim() - len(self.inputs) :]) != self.inputs:
-            raise ValueError(
-                f"{type(self).__name__} expects events of shape {list(self.inputs)}, got a tensor of shape "
-                f"{list(x.shape)}; give data of that shape or build the network for yours"
-            )
+        check_event(self, x)
         return over_leading(self.body, x, len(self.inputs))
+
+
+def check_event(network: Network, x: Tensor) -> None:
+    """Refuse data of another event shape. Raises ValueError."""
+    if tuple(x.shape[x.dim() - len(network.inputs) :]) != network.inputs:
+        raise ValueError(
+            f"{type(network).__name__} expects events of shape {list(network.inputs)}, got a tensor of shape "
+            f"{list(x.shape)}; give data of that shape or build the network for yours"
+        )
 
 
 def _activation(name: str) -> nn.Module:
@@ -76,15 +82,33 @@ def _linear(n: int, m: int) -> nn.Linear:
     return layer
 
 
-class Standardise(Configured, nn.Module):
-    """(x − loc) / scale with fixed scalars: puts raw data, such as counts, in a range networks like."""
+class Standardise(Network):
+    """(x − loc) / scale: centres every element of the data, and puts them in the range that networks like.
 
-    def __init__(self, loc: float = 0.0, scale: float = 1.0) -> None:
-        super().__init__()
-        self.loc, self.scale = float(loc), float(scale)
+    `loc` [*event] and `scale` [] are buffers: fixed in training, kept with the weights.
+
+    Args:
+        event: shape of the data.
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, event: Shape) -> None:
+        super().__init__(event, event)
+        self.register_buffer("loc", torch.zeros(self.inputs))
+        self.register_buffer("scale", torch.ones(()))
+
+    def to_data(self, x: Tensor, rescale: bool) -> Standardise:
+        """Takes loc from some data [N, *event], and scale from their deviation where asked."""
+        self.loc.copy_(x.mean(0))
+        if rescale:
+            self.scale.copy_((x - self.loc).square().mean().sqrt().clamp(min=1e-6))
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape, unchanged."""
+        """[*leading, *event], unchanged in shape."""
+        check_event(self, x)
         return (x - self.loc) / self.scale
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..program import Densities, densities, evaluating, home, seeded
+from ..program import Densities, Site, densities, evaluating, home, seeded
 
 _ELEMENTS = 2**21  # of data, times particles, held at once: some tens of MiB whatever the number of particles
 ACTIVE = 0.01  # the variance over the data from which a unit is called active
@@ -150,7 +150,7 @@ def _sums(d: Densities) -> tuple[Tensor, ...]:
         d.log_weight.sum(0),
         rate.sum(0),
         -d.log_likelihood.sum(0),
-        torch.cat([_centre(site, d.shape) for site in d.posterior.values()], -1),
+        torch.cat([_centre(site) for site in d.posterior.values()], -1),
     )
 
 
@@ -158,14 +158,11 @@ def _add(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (a[0].logaddexp(b[0]), a[1].logaddexp(b[1]), *(s + t for s, t in zip(a[2:], b[2:], strict=True)))
 
 
-def _centre(site: Any, shape: tuple[int, int]) -> Tensor:
+def _centre(site: Site) -> Tensor:
     """Σ_k of the mean of q at one site, [B, units]: its own mean where it knows it, else the draw."""
     try:
-        mean = site.distribution.mean.expand(site.value.shape)
+        mean = site.distribution.mean
     except NotImplementedError:
         mean = site.value
-    k, b = shape
-    event = mean.dim() - len(site.distribution.batch_shape)
-    data = mean.dim() - event + site.data_dim
-    rows = mean.movedim(data, 0).reshape(k * b, -1) if mean.shape[data] == k * b else mean.movedim((0, data), (0, 1))
-    return rows.reshape(k, b, -1).to(site.log_prob.dtype).sum(0)
+    rows = site.arrange(mean)  # [K, B, ...]
+    return rows.reshape(*rows.shape[:2], -1).to(site.log_prob.dtype).sum(0)

@@ -175,3 +175,7 @@ def _unconditioned(vae: Any, values: Callable[[Any], Any], n: int, seed: int, li
             if like is None:
                 error.add_note("If the model reads more of x than its length, give some data: like=x.")
             raise
+
+
+def _only(sites: dict[str, Tensor]) -> Sites:
+    return next(iter(sites.values())) if len(sites) == 1 else sites

@@ -96,9 +96,9 @@ class VAE(Configured, nn.Module):
         encoder, decoder = pair(
             network, event, q.code(latent), latent, r.decoded(event, **r_options), hidden, activation
         )
-        if data.values in ("counts", "real"):  # networks like inputs of order one
-            some = next(data.batches("train", 1000, shuffle=False))
-            encoder = Chain(Standardise(float(some.mean()), float(some.std()) or 1.0), encoder)
+        some = next(data.batches("train", 10_000, shuffle=False))
+        centre = Standardise(event).to_data(some, rescale=data.values in ("counts", "real"))
+        encoder = Chain(centre, encoder)
         return cls(
             _build(p, p_options, latent),
             _build(r, r_options, decoder),

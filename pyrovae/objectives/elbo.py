@@ -62,7 +62,7 @@ class ELBO(Objective):
 
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
         """The ELBO per datum."""
-        d = densities(vae, x, self.particles)
+        d = densities(vae, x, self.particles, aligned=self.kl == "analytic")
         d.reparametrised("ELBO")
         elbo = d.log_likelihood - rate(d, self.kl)  # [K, B]
         bound = (elbo + _shared(d)).mean(0)  # [K, B] -> [B]
@@ -125,7 +125,7 @@ class BetaELBO(Objective):
 
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
         """The ELBO per datum, and −(D + βR) as its surrogate."""
-        d = densities(vae, x, self.particles)
+        d = densities(vae, x, self.particles, aligned=self.kl == "analytic")
         d.reparametrised("BetaELBO")
         r, distortion = rate(d, self.kl), -d.log_likelihood  # [K, B]
         beta = self.beta * (self.epoch / self.warmup).clamp(max=1.0) if self.warmup else self.beta

@@ -4,7 +4,7 @@
 
 K particles of B data. Particles are a plate to the left of the program's own plates, so the encoder runs once
 per datum. A network that was written for [N, ...] alone cannot take [K, B, ...]; such a program is found by
-comparing both ways once, and is then run on a batch of K·B ("folded").
+comparing two particles with each of them alone, once, and is then run on a batch of K·B ("folded").
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Layout:
 _layouts: WeakKeyDictionary[Any, tuple[Any, Layout]] = WeakKeyDictionary()
 
 
-def densities(vae: GenerativeProgram, x: Tensor, particles: int = 1) -> Densities:
+def densities(vae: GenerativeProgram, x: Tensor, particles: int = 1, aligned: bool = False) -> Densities:
     """Per-datum log densities of a model p(x, z) under K draws from its guide q(z | x).
 
         log_weight[k, b] = log p(x_b, z_kb) − log q(z_kb | x_b),    z_kb ~ q(z | x_b)
@@ -62,6 +62,8 @@ def densities(vae: GenerativeProgram, x: Tensor, particles: int = 1) -> Densitie
         vae: anything with a Pyro `model(x)` and `guide(x)`.
         x: data [B, *event].
         particles: K.
+        aligned: give model and guide the same batch shape, so that their distributions can be compared (closed-form
+            KL); it costs K runs of the guide where the model has to be folded.
 
     Returns:
         `Densities`: .log_prior, .log_likelihood, .log_posterior and .log_weight, each [K, B], unscaled, in nats.
@@ -79,6 +81,8 @@ def densities(vae: GenerativeProgram, x: Tensor, particles: int = 1) -> Densitie
     """
     check_arguments(vae, x, particles)
     layout = _layout(vae, x) if particles > 1 else Layout()
+    if aligned and layout.fold_model:
+        layout = replace(layout, fold_guide=True)
     return _densities(vae, x, particles, layout)
 
 
@@ -144,38 +148,57 @@ def _fold(value: Tensor, site: Site, layout: Layout) -> Tensor:
 def _layout(vae: Any, x: Tensor) -> Layout:
     """The layout of a program, found once: the particle plate where it gives what folding gives, else folded."""
     shape = tuple(type(m) for m in vae.modules()) if isinstance(vae, nn.Module) else None
-    known = _layouts.get(vae)
+    keep = not isinstance(x, FakeTensor)  # without values there is nothing to compare
+    try:
+        known = _layouts.get(vae)
+    except TypeError:  # a program that is not hashable or takes no weak reference is looked at each time
+        known, keep = None, False
     if known is not None and known[0] == shape:
         return known[1]
-    with evaluating(vae), seeded(0, x.device), pyro.validation_enabled(False):
-        layout = _probe(vae, x[:3].detach())
-    if not isinstance(x, FakeTensor):  # without values there was nothing to compare
+    layout = _look(vae, x)
+    if keep:
         _layouts[vae] = shape, layout
     return layout
 
 
+def _look(vae: Any, x: Tensor) -> Layout:
+    with evaluating(vae), seeded(0, x.device):
+        x = x.detach()
+        _densities(vae, x, 1, Layout())  # a mistake is told in the shapes that the caller knows
+        rows = torch.arange(3, device=x.device) % len(x)
+        with pyro.validation_enabled(False):
+            try:  # two sizes: a width of a network may by chance be that of one of them
+                found = [_probe(vae, x[rows[:n]]) for n in (3, 2)]
+            except Exception:  # a program of these rows alone, such as one with a mask of its own
+                found = [_probe(vae, x)]
+    return Layout(found[0].nesting, any(f.fold_guide for f in found), any(f.fold_model for f in found))
+
+
 def _probe(vae: Any, x: Tensor) -> Layout:
+    """The layout with least folding in which two particles have the densities that each has alone."""
     single = _densities(vae, x, 1, Layout())
+    _ = single.log_weight  # lazy: a program that cannot take these rows says so here
     traces = poutine.trace(vae.model).get_trace(x), poutine.trace(vae.guide).get_trace(x)
-    nesting = max((-f.dim for t in traces for _, s in sample_sites(t) for f in s["cond_indep_stack"]), default=1)
-    beside = Layout(nesting)
+    frames = [f for t in traces for _, s in sample_sites(t) for f in s["cond_indep_stack"]]
+    beside = Layout(max((-f.dim for f in frames if f.dim is not None), default=1))  # a loop takes no dimension
+    folded = replace(beside, fold_guide=True, fold_model=True)
     if single.global_sites:
         return beside  # one draw of a global latent serves the whole batch: there is no folding it
-    try:
-        drawn = _densities(vae, x, 2, replace(beside, fold_model=True))
-    except Exception:  # a program may fail on a shape it was not written for in any way it likes
-        return Layout(nesting, fold_guide=True, fold_model=True)
-    values = {n: _fold(s.value, s, beside) for n, s in drawn.posterior.items()}
-    folded = _densities(vae, x, 2, Layout(nesting, fold_guide=True, fold_model=True), given=values)
-    if not _same(drawn.log_posterior, folded.log_posterior):
-        return Layout(nesting, fold_guide=True, fold_model=True)
-    try:
-        plain = _densities(vae, x, 2, beside, given={n: s.value for n, s in drawn.posterior.items()})
-        if _same(plain.log_prior + plain.log_likelihood, folded.log_prior + folded.log_likelihood):
-            return beside
-    except Exception:  # as above, in the model
-        pass
-    return replace(beside, fold_model=True)
+    for layout in (beside, replace(beside, fold_model=True)):
+        try:
+            both = _densities(vae, x, 2, layout)
+            draws = [
+                {n: s.value[k].reshape(single.posterior[n].value.shape) for n, s in both.posterior.items()}
+                for k in (0, 1)
+            ]
+            alone = [_densities(vae, x, 1, Layout(), given=g) for g in draws]
+            if _same(both.log_posterior, torch.cat([d.log_posterior for d in alone])) and _same(
+                both.log_prior + both.log_likelihood, torch.cat([d.log_prior + d.log_likelihood for d in alone])
+            ):
+                return layout
+        except Exception:  # a program may fail on a shape it was not written for in any way it likes
+            continue
+    return folded
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -25,6 +25,7 @@ class Site:
     value: Tensor
     reduce: Callable[[Tensor], Tensor]  # [batch shape] -> [K, B], masked; [K] where the site is not local
     data_dim: int | None  # the dimension of the data plate; None for a site outside it
+    arrange: Callable[[Tensor], Tensor]  # [*batch, *event] -> [K, B, *other plates, *event]; [K, ...] if not local
 
     @property
     def local(self) -> bool:
@@ -126,9 +127,9 @@ def family(distribution: Any) -> str:
 
 
 def sample_sites(trace: Any) -> Iterator[tuple[str, Any]]:
-    """The random choices of a trace, latent and observed, without the plates' own subsampling."""
+    """The random choices of a trace, latent and observed; no subsampling of plates, no `pyro.deterministic`."""
     for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not site_is_subsample(site):
+        if site["type"] == "sample" and not site_is_subsample(site) and not site["infer"].get("_deterministic"):
             yield name, site
 
 
@@ -157,6 +158,11 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
             "Weigh terms in the objective: objectives.BetaELBO(beta=...)."
         )
     frames = data_frames(site)
+    if frames and not frames[0].vectorized:
+        raise ValueError(
+            f"plate {DATA!r} of the {which} is a Python loop at site {name!r}; write it as `with pyro.plate({DATA!r}, "
+            "len(x)):`"
+        )
     dims = {f.dim for f in site["cond_indep_stack"]}
     rows = batch if particle is not None else particles * batch
     data = frames[0].dim if frames else None
@@ -187,4 +193,20 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
             return t.reshape(-1) if particle is not None else t.reshape(1).expand(particles)
         return t.reshape(particles, batch)
 
-    return Site(name, site["fn"], site["value"], reduce, data)
+    places = {particle: particles, data: rows}
+    places |= {f.dim: f.size for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim or 0) if f.vectorized}
+    sizes = {d: size for d, size in places.items() if d is not None}  # particles and data first, the others as they are
+
+    def arrange(t: Tensor) -> Tensor:
+        event = list(t.shape[t.dim() - site["fn"].event_dim :])
+        wanted = [1] * max(t.dim() - len(event), *(-d for d in sizes), 0)
+        for d, size in sizes.items():
+            wanted[d] = size
+        t = t.expand(wanted + event)
+        t = t.movedim([d - len(event) for d in sizes], list(range(len(sizes))))
+        t = t.reshape([*sizes.values(), *event])  # without dimensions that are in no plate, of size 1
+        if particle is not None:
+            return t
+        return t.expand(particles, *t.shape) if data is None else t.unflatten(0, (particles, batch))
+
+    return Site(name, site["fn"], site["value"], reduce, data, arrange)

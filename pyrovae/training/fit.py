@@ -360,7 +360,9 @@ def find_device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"unknown device {device!r}; {nearest(str(device), ['auto', 'cpu', 'cuda', 'mps'])}") from error
+        raise ValueError(
+            f"unknown device {device!r}; {nearest(str(device), ['auto', 'cpu', 'cuda', 'mps'])}"
+        ) from error
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' was asked for and there is none here; use device='auto' or 'cpu'")
     return found

@@ -1,0 +1,71 @@
+"""The command line: train, evaluate, generate.
+
+A bad word gets one sentence and exit status 2; no traceback reaches a user (PYROVAE_TRACEBACK=1 shows it).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+HELP = """\
+usage: pyrovae COMMAND ...
+
+Variational autoencoders written as probabilistic programs.
+
+commands:
+  train [NAME | FILE.py:CLASS]   train a model on data and leave a run folder
+  evaluate RUN                   log evidence, ELBO, rate and distortion of a run's model
+  generate RUN                   draw new data from a run's model
+
+`pyrovae COMMAND --help` shows a command's options; `pyrovae train FILE.py:CLASS --help` those of your own class.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0, 2 for bad input, 130 after Ctrl-C, 1 for a failure of the program."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0
+    if words[0] == "--version":
+        from . import __version__
+
+        print(f"pyrovae {__version__}")
+        return 0
+    try:
+        return _command(words[0])(words[1:])
+    except KeyboardInterrupt:
+        print("\npyrovae: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, e.g. `| head`
+        return 0
+    except SystemExit as leave:
+        return int(leave.code or 0)
+    except Exception as error:
+        if os.environ.get("PYROVAE_TRACEBACK"):
+            raise
+        expected = isinstance(error, ValueError | FileNotFoundError | PermissionError | FileExistsError)
+        kind = "" if expected else f"{type(error).__name__}: "
+        notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
+        hint = "" if expected else " (PYROVAE_TRACEBACK=1 shows where)"
+        print(f"pyrovae: {kind}{' '.join(str(error).split())}{notes}{hint}", file=sys.stderr)
+        return 2 if expected else 1
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    from . import commands
+    from .config import nearest
+
+    known = {"train": commands.train, "evaluate": commands.evaluate, "generate": commands.generate}
+    if name not in known:
+        raise ValueError(f"unknown command {name!r}; {nearest(name, known)}")
+    return known[name]
+
+
+def run() -> Any:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""What each command of the command line does, given its words."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import data as data_room
+from . import evaluation
+from .config import class_path, construct, find_class
+from .data import Dataset
+from .options import Parser, read_run, read_train
+from .program import seeded
+from .training import Fit, RunFolder, fit, load
+from .training.fit import find_device
+
+FIT = ("epochs", "batch_size", "learning_rate", "schedule", "clip", "patience", "seed", "device", "precision")
+
+
+def train(words: list[str]) -> int:
+    """Train, evaluate on the test set, draw the figures, print the table."""
+    settings = read_train(words)
+    resume = settings.pop("resume")
+    folder = RunFolder(settings["run_dir"] or _free_folder(settings))
+    if folder.has_state() and not resume:
+        raise ValueError(f"{str(folder.path)!r} already holds a run; add --resume, or choose another --run_dir")
+    find_device(settings["device"])
+    data = load_data(settings)
+    with seeded(settings["seed"]):
+        vae = build_model(settings, data)
+    objective = construct(settings["objective"], "objective")
+    folder.write_config(settings | {"run_dir": str(folder.path)})
+    print(f"{type(vae).__name__} on {data.name}: {_sizes(data)}; {_count(vae):,} parameters -> {folder.path}")
+    run = fit(vae, data, objective, run_dir=folder.path, resume=resume, **{k: settings[k] for k in FIT})
+    if run.interrupted:
+        print(f"stopped in epoch {len(run.rows) + 1}; what was finished is in {folder.path}")
+        print(f"go on with: pyrovae train --resume --run_dir {folder.path}")
+    figures(vae, data, run, folder)
+    if not run.interrupted:
+        report(vae, data, folder, settings["test_particles"], 0, "test", run)
+    return 130 if run.interrupted else 0
+
+
+def evaluate(words: list[str]) -> int:
+    """Evaluate a run's model on one of its splits."""
+
+    def add(parser: Parser) -> None:
+        parser.add_argument("--particles", type=int, default=5000, help="draws per datum")
+        parser.add_argument("--split", choices=["test", "validation", "train"], default="test")
+        parser.add_argument("--seed", type=int, default=0, help="of the draws")
+        parser.add_argument("--device", default="auto")
+
+    settings = read_run("evaluate", words, add)
+    folder = RunFolder(settings["run"])
+    vae = load(folder.path).to(find_device(settings["device"]))
+    data = load_data(folder.read_config())
+    report(vae, data, folder, settings["particles"], settings["seed"], settings["split"])
+    return 0
+
+
+def generate(words: list[str]) -> int:
+    """Draw new data from a run's model: an array, and a picture where they are images."""
+
+    def add(parser: Parser) -> None:
+        parser.add_argument("--n", type=int, default=64, help="how many")
+        parser.add_argument("--seed", type=int, default=0, help="of the draws")
+        parser.add_argument("--mean", action="store_true", help="the mean of p(x|z) instead of a draw from it")
+        parser.add_argument("--output", type=str | None, default=None, help="a .npy file (default: in the run folder)")
+        parser.add_argument("--device", default="auto")
+
+    import numpy as np
+
+    settings = read_run("generate", words, add)
+    folder = RunFolder(settings["run"])
+    vae = load(folder.path).to(find_device(settings["device"]))
+    made = evaluation.generate(vae, settings["n"], settings["seed"], settings["mean"])
+    output = Path(settings["output"] or folder.path / "generated.npy")
+    if output.suffix != ".npy":
+        raise ValueError(f"generate expects --output as a .npy file, got {str(output)!r}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    sites = made if isinstance(made, dict) else {"": made}
+    for name, x in sites.items():
+        path = output.with_stem(f"{output.stem}-{name}") if name else output
+        np.save(path, x.cpu().numpy())
+        print(f"{path}: {list(x.shape)}")
+        if x.dim() == 4:
+            from . import plots
+
+            plots.images(x.cpu()).savefig(path.with_suffix(".png"))
+            print(path.with_suffix(".png"))
+    return 0
+
+
+def load_data(settings: dict[str, Any]) -> Dataset:
+    """The data set that a run's settings name."""
+    return data_room.load(
+        settings["data"],
+        binarise=settings["binarise"],
+        validation=settings["validation"],
+        root=settings["root"],
+        seed=settings["data_seed"],
+    )
+
+
+def build_model(settings: dict[str, Any], data: Dataset) -> Any:
+    """The model that settings name: its `build(data, ...)` where it has one, else its constructor."""
+    cls: Any = find_class(settings["model"], torch.nn.Module, "pyrovae.models")
+    from .options import model_options
+
+    options = {k: settings[k] for k in model_options(cls) if settings.get(k) is not None}
+    if hasattr(cls, "build"):
+        return cls.build(data, **options)
+    return construct({"class_path": class_path(cls), "init_args": options})
+
+
+def report(
+    vae: Any, data: Dataset, folder: RunFolder, particles: int, seed: int, split: str, run: Fit | None = None
+) -> None:
+    """Evaluate on a split, keep metrics.json, print the table."""
+    x: Tensor | None = getattr(data, split)
+    if x is None:
+        raise ValueError(f"{data.name} has no {split} data to evaluate on; its splits: {_sizes(data)}")
+    ev = evaluation.evaluate(vae, x, particles, seed, progress=True)
+    metrics: dict[str, Any] = {"split": split, **ev.to_dict(), "protocol": data.protocol}
+    if run is not None:
+        metrics |= {"epochs": len(run.rows), "training_seconds": sum(r["seconds"] for r in run.rows)}
+    folder.write_metrics(metrics)
+    error = f"± {ev.log_evidence_mean_error:.2f}"
+    rows = [
+        ("log evidence", f"{ev.log_evidence_mean:.2f}", f"{error} nats per datum, {particles:,} particles"),
+        ("ELBO", f"{metrics['elbo']:.2f}", "nats per datum"),
+        ("rate", f"{metrics['rate']:.2f}", "nats per datum: KL(q(z|x) ‖ p(z))"),
+        ("distortion", f"{metrics['distortion']:.2f}", "nats per datum: −E_q log p(x|z)"),
+        ("active units", f"{ev.active_units}", f"of {ev.latent_units}"),
+    ]
+    if run is not None:
+        rows.append(("training", f"{metrics['training_seconds']:.1f}", f"seconds, {metrics['epochs']} epochs"))
+    print(f"\n{data.name}, {split}: {len(x):,} data")
+    for name, value, unit in rows:
+        print(f"  {name:<13}{value:>10}  {unit}")
+    print(f"run folder: {folder.path}")
+
+
+def figures(vae: Any, data: Dataset, run: Fit, folder: RunFolder) -> None:
+    """The pictures of a run folder; one that cannot be drawn for this model is said and left out."""
+    from . import plots
+
+    held_out = data.test if data.test is not None else data.train
+    labels = data.labels.get("test" if data.test is not None else "train")
+    pictures = {
+        "history": lambda: plots.history(run.rows),
+        "samples": lambda: plots.samples(vae, 64, like=held_out),
+        "reconstructions": lambda: plots.reconstructions(vae, held_out[:12]),
+        "latent_map": lambda: plots.latent_map(vae, held_out[:5000], None if labels is None else labels[:5000]),
+        "traversal": lambda: plots.traversal(vae, held_out[0]),
+        "interpolation": lambda: plots.interpolation(vae, held_out[:4], held_out[4:8]),
+    }
+    for name, draw in pictures.items():
+        if name == "history" and not run.rows:
+            continue
+        try:
+            draw().savefig(folder.figures / f"{name}.png")
+        except (ValueError, NotImplementedError) as error:
+            print(f"figure {name} left out: {error}", file=sys.stderr)
+
+
+def _free_folder(settings: dict[str, Any]) -> Path:
+    name = f"{settings['model'].rpartition(':')[2]}-{Path(settings['data']).stem}".lower()
+    candidates = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in itertools.count(1))
+    return next(p for p in candidates if not p.exists())
+
+
+def _sizes(data: Dataset) -> str:
+    return ", ".join(f"{data.size(s):,} {s}" for s in ("train", "validation", "test") if data.size(s))
+
+
+def _count(vae: Any) -> int:
+    return sum(p.numel() for p in vae.parameters())

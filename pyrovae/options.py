@@ -1,0 +1,200 @@
+"""From words on the command line and in YAML to settings: which options there are follows the chosen model."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch.nn as nn
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+
+from . import likelihoods, objectives, posteriors, priors
+from .config import find_class, nearest
+from .training import RunFolder, fit
+from .training.run_folder import ARCHITECTURE
+from .training.schedules import SCHEDULES
+
+PARTS = {  # option: (base class, package of its known classes, constructor arguments that the model fills in)
+    "prior": (priors.Prior, "pyrovae.priors", {"latent"}),
+    "likelihood": (likelihoods.Likelihood, "pyrovae.likelihoods", {"network"}),
+    "posterior": (posteriors.Posterior, "pyrovae.posteriors", {"network"}),
+    "objective": (objectives.Objective, "pyrovae.objectives", set()),
+}
+DEFAULTS = {
+    "prior": {"class_path": "pyrovae.priors.StandardNormal"},
+    "posterior": {"class_path": "pyrovae.posteriors.DiagonalNormal"},
+    "objective": {"class_path": "pyrovae.objectives.ELBO", "init_args": {"kl": "analytic"}},
+}
+
+
+class Parser(ArgumentParser):
+    """jsonargparse's parser; a mistake is one ValueError, with the nearest option."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"exit_on_error": False, "formatter_class": _Formatter} | kwargs)
+
+    def read(self, words: list[str]) -> dict[str, Any]:
+        """The settings as plain data. Raises ValueError."""
+        try:
+            return plain(self.parse_args(words))
+        except argparse.ArgumentError as error:
+            raise ValueError(self._one_sentence(str(error))) from error
+
+    def _one_sentence(self, message: str) -> str:
+        message = " ".join(message.split())
+        remedy = f"See `{self.prog} --help`."
+        unknown = [w for w in message.split() if w.startswith("--")] if "nrecognized arguments" in message else []
+        if unknown:
+            known = [o for action in self._actions for o in action.option_strings if o.startswith("--")]
+            return f"unknown option {unknown[0]!r}; {nearest(unknown[0].split('=')[0], known, remedy)}"
+        message = re.sub(r"<class '(\w+)'>", r"\1", message).replace("Parser key", "option")
+        return f"{message.rstrip('.')}. {remedy}"
+
+
+class _Formatter(DefaultHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=min(110, int(os.environ.get("COLUMNS", 110))))
+
+
+def plain(value: Any) -> Any:
+    """A jsonargparse namespace as dicts."""
+    return value.as_dict() if isinstance(value, Namespace) else value
+
+
+def read_train(words: list[str]) -> dict[str, Any]:
+    """Settings of `pyrovae train`, from a first word that names the model, options, and --config FILE.yaml.
+
+    With --resume the settings of the run are the defaults. Raises ValueError.
+    """
+    words = list(words)
+    given = [words.pop(0)] if words and not words[0].startswith("-") else []
+    config = _configured(words)
+    if given:
+        config["model"] = given[0]
+    cls = _find_model(config.setdefault("model", "VAE"))
+    parser = train_parser(cls)
+    config = {k: _resolve(k, v) for k, v in config.items()}
+    for i, word in enumerate(words):
+        option, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and option in PARTS:
+            if equals:
+                words[i] = f"--{option}={_resolve(option, value)}"
+            elif i + 1 < len(words):
+                words[i + 1] = _resolve(option, words[i + 1])
+    text = yaml.safe_dump(config)
+    settings = parser.read([f"--config={text}", *words])
+    settings.pop("config", None)
+    return {"model": settings.pop("model")} | settings
+
+
+def _configured(words: list[str]) -> dict[str, Any]:
+    """The settings of --config FILE and of the run to --resume; takes --config out of the words."""
+    config: dict[str, Any] = {}
+    if "--resume" in words:
+        folder = _value(words, "--run_dir")
+        if folder is None:
+            raise ValueError("--resume needs the run to go on with: --run_dir RUN")
+        config |= RunFolder(folder).read_config()
+    path = _value(words, "--config", take=True)
+    if path is not None:
+        if not Path(path).is_file():
+            raise ValueError(f"config file {path!r} does not exist (looked in {Path.cwd()})")
+        try:
+            read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"config file {path!r} is not readable YAML: {error}") from error
+        if not isinstance(read, dict):
+            raise ValueError(f"config file {path!r} holds no settings; expected lines such as `latent: 20`")
+        config |= read
+    config.pop(ARCHITECTURE, None)
+    return config
+
+
+def _value(words: list[str], option: str, take: bool = False) -> str | None:
+    for i, word in enumerate(words):
+        if word == option and i + 1 < len(words):
+            value, span = words[i + 1], 2
+        elif word.startswith(f"{option}="):
+            value, span = word.partition("=")[2], 1
+        else:
+            continue
+        if take:
+            del words[i : i + span]
+        return value
+    return None
+
+
+def _find_model(name: str) -> Any:
+    return find_class(name, nn.Module, "pyrovae.models")
+
+
+def _resolve(option: str, value: Any) -> Any:
+    """Names of parts as full class paths, so that a wrong one is answered with the nearest match."""
+    if option not in PARTS or value is None or (option == "likelihood" and value == "auto"):
+        return value
+    base, package, _ = PARTS[option]
+    if isinstance(value, str):
+        cls = find_class(value, base, package)
+        return f"{cls.__module__}.{cls.__qualname__}"
+    if isinstance(value, dict) and "class_path" in value:
+        return value | {"class_path": _resolve(option, value["class_path"])}
+    raise ValueError(f"{option} expects a class name, or class_path and init_args, got {value!r}")
+
+
+def train_parser(cls: Any) -> Parser:
+    """The options of `pyrovae train` for one model class: those of its `build`, or of its constructor."""
+    parser = Parser(
+        prog="pyrovae train",
+        usage="pyrovae train [NAME | FILE.py:CLASS] [options]",
+        description=f"Train {cls.__name__}: {(inspect.getdoc(cls) or '').splitlines()[0] if cls.__doc__ else ''}",
+    )
+    parser.add_argument("--config", action="config", help="a YAML file of settings; options override it")
+    parser.add_argument("--model", default="VAE", help="the model, usually given as the first word")
+    _add_data(parser)
+    builder = getattr(cls, "build", cls)
+    names = [n for n in inspect.signature(builder).parameters if n not in ("data", "self")]
+    if hasattr(cls, "build"):
+        parser.add_method_arguments(cls, "build", skip={"data", *PARTS}, sub_configs=False)
+    else:
+        parser.add_class_arguments(cls, skip=set(PARTS))
+    for option, (base, _, filled) in PARTS.items():
+        if option in names or option == "objective":
+            default = DEFAULTS.get(option)
+            parser.add_subclass_arguments(base, option, skip=filled, required=False, default=default, metavar="NAME")
+    parser.add_argument("--schedule", choices=list(SCHEDULES), default="cosine", help="of the learning rate")
+    skip = {"vae", "data", "objective", "schedule", "optimizer", "run_dir", "resume", "progress"}
+    parser.add_function_arguments(fit, skip=skip)
+    parser.add_argument("--run_dir", type=str | None, default=None, help="the run folder (default: runs/MODEL-DATA)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch in run_dir")
+    parser.add_argument("--test_particles", type=int, default=1000, help="particles of the final evaluation")
+    return parser
+
+
+def _add_data(parser: Parser) -> None:
+    parser.add_argument("--data", default="digits", help="digits, mnist, fashion, ..., FILE.npz, FILE.npy or a folder")
+    parser.add_argument("--binarise", type=str | None, default=None, help="static, dynamic or threshold")
+    parser.add_argument(
+        "--validation", type=int | float | None, default=None, help="training data held out: a number or a fraction"
+    )
+    parser.add_argument("--root", type=str | None, default=None, help="folder of the data (default: $PYROVAE_DATA)")
+    parser.add_argument("--data_seed", type=int, default=0, help="of splits and fixed binarisation")
+
+
+def read_run(command: str, words: list[str], add: Callable[[Parser], Any]) -> dict[str, Any]:
+    """Settings of a command about a run: `pyrovae COMMAND RUN [options]`. Raises ValueError."""
+    parser = Parser(prog=f"pyrovae {command}", usage=f"pyrovae {command} RUN [options]")
+    parser.add_argument("run", help="a run folder")
+    add(parser)
+    return parser.read(words)
+
+
+def model_options(cls: Any) -> list[str]:
+    """Names of the options that a model class takes from the command line."""
+    parameters = inspect.signature(getattr(cls, "build", cls)).parameters.values()
+    return [p.name for p in parameters if p.name not in ("data", "self") and p.kind is not p.VAR_KEYWORD]
