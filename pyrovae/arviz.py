@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
 _ELEMENTS = 2**21  # of data, times particles, run at once
-FLAT = 1e-3  # log weights whose tail spans no more than this, in nats, are taken for constant
+FLAT = 1e-3  # nats; a tail of log weights no wider than this is taken for constant
 _POSTERIOR = (
     "independent draws from the guide q(z | x), not from the exact posterior, split over chains so that r-hat and ESS "
     "are defined; they say nothing of how good the guide is: see pyrovae.arviz.pareto_k"
@@ -119,9 +119,9 @@ def pareto_k(vae: Any, x: Tensor, particles: int = 1000, seed: int = 0) -> Tenso
 
     The larger k̂, the heavier the tail of the weights: the more of the posterior q misses. Below 0.7 importance
     sampling from q works with this many particles; above it, log evidence and reweighted expectations do not converge
-    in practice. k̂ is fitted to the 3√K largest weights. Where these do not vary by more than 0.1 % (q is the exact
-    posterior) there is no tail, and k̂ is 0; it is infinite where a few weights outweigh all others beyond floating
-    point, and NaN where a quarter of these weights are tied, as with discrete latents, whose tail is no Pareto tail.
+    in practice. k̂ is fitted to the 3√K largest weights. Where these are equal to 0.1 %, as with q the exact posterior
+    and often with q wider than it, there is no tail, and k̂ is 0. It is infinite where a few weights outweigh all others
+    beyond floating point, and NaN where a quarter of these weights are tied, as discrete latents may have it.
 
     Args:
         vae: anything with a Pyro `model(x)` and `guide(x)`.
@@ -215,17 +215,16 @@ def _run(vae: Any, x: Tensor, k: int, predictive: bool) -> Groups:
         return {s.name: split(s.arrange(s.value), s.local) for s in sites}
 
     d = densities(vae, many)
-    groups = {
-        "log_likelihood": {n: split(s.log_prob, s.local) for n, s in d.likelihood.items()},
-        "sample_stats": {n: split(getattr(d, n), True) for n in _STATS},
-    }
-    if d.global_sites:
-        groups["sample_stats"]["log_weight_global"] = d.log_global
+    groups: Groups = {}
     for name, given in (("posterior", {n: s.value for n, s in d.posterior.items()}), ("prior", {})):
         values = drawn(given)
         groups[name] = {n: values[n] for n in d.prior}
         if predictive:
             groups[f"{name}_predictive"] = {n: values[n] for n in d.likelihood}
+    groups["log_likelihood"] = {n: split(s.log_prob, s.local) for n, s in d.likelihood.items()}
+    groups["sample_stats"] = {n: split(getattr(d, n), True) for n in _STATS}
+    if d.global_sites:
+        groups["sample_stats"]["log_weight_global"] = d.log_global
     return groups
 
 

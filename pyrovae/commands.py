@@ -126,7 +126,7 @@ def report(
     if x is None:
         raise ValueError(f"{data.name} has no {split} data to evaluate on; its splits: {_sizes(data)}")
     ev = evaluation.evaluate(vae, x, particles, seed, progress=True)
-    metrics: dict[str, Any] = {"split": split, **ev.to_dict(), "protocol": data.protocol}
+    metrics = folder.read_metrics() | {"split": split, **ev.to_dict(), "protocol": data.protocol}
     if run is not None:
         metrics |= {"epochs": len(run.rows), "training_seconds": sum(r["seconds"] for r in run.rows)}
     folder.write_metrics(metrics)
@@ -157,7 +157,7 @@ def figures(vae: Any, data: Dataset, run: Fit, folder: RunFolder) -> None:
         "samples": lambda: plots.samples(vae, 64, like=held_out),
         "reconstructions": lambda: plots.reconstructions(vae, held_out[:12]),
         "latent_map": lambda: plots.latent_map(vae, held_out[:5000], None if labels is None else labels[:5000]),
-        "traversal": lambda: plots.traversal(vae, held_out[0]),
+        "traversal": lambda: plots.traversal(vae, held_out[:500]),
         "interpolation": lambda: plots.interpolation(vae, held_out[:4], held_out[4:8]),
     }
     for name, draw in pictures.items():

@@ -63,7 +63,8 @@ def load_class(path: str) -> type:
             raise ValueError(f"cannot import {path!r}: {error}") from error
     found = getattr(module, name, None)
     if not inspect.isclass(found):
-        classes = [k for k, v in vars(module).items() if inspect.isclass(v) and v.__module__ == module.__name__]
+        package = module.__name__.partition(".")[0]
+        classes = [k for k, v in vars(module).items() if inspect.isclass(v) and v.__module__.startswith(package)]
         raise ValueError(f"{path!r} is not a class; {nearest(name, classes)}")
     return found
 

@@ -1,20 +1,24 @@
 """Pictures of training, of what a model makes, and of its latent space.
 
-Every function returns a `matplotlib.figure.Figure` and leaves pyplot alone: `figure.savefig("samples.png")`.
+Every function returns a `matplotlib.figure.Figure`, which a notebook shows as a cell's last expression, and leaves
+pyplot alone: `figure.savefig("samples.png")`.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
+from functools import cache
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .evaluation import decode, encode, generate, interpolate, reconstruct, traverse
-from .program import densities, evaluating, family, seeded
+from .evaluation import encode, generate, interpolate, reconstruct, traverse
+from .program import densities, evaluating, family, home, seeded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,45 +49,41 @@ def history(rows: Any) -> Figure:
     >>> history([{"epoch": e, "bound": -100 / e, "learning_rate": 1e-3} for e in range(1, 9)]).axes[0].get_ylabel()
     'nats per datum'
     """
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
     columns = _columns(rows)
-    epoch = columns["epoch"]
+    epoch, rate = columns["epoch"], columns.get("learning_rate")
     lines = {"training": ("bound", ORANGE), "validation": ("validation", BLUE)}
     lines = {name: (columns[key], colour) for name, (key, colour) in lines.items() if key in columns}
-    with_rate = "learning_rate" in columns
-    figure = _figure(6.4, 4.6 if with_rate else 3.8)
-    heights = [4, 1] if with_rate else [1]
+    figure = _figure(6.4, 3.8 if rate is None else 4.8)
+    heights = [1] if rate is None else [4, 1]
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-
-    top = axes[0]
     marker = "o" if len(epoch) <= 20 else ""
+
     for name, (y, colour) in lines.items():
-        last = y[np.isfinite(y)][-1]
-        top.plot(epoch, y, color=colour, marker=marker, markersize=3.5, label=f"{name}, {_number(last)} at the end")
-    low, high = _limits(epoch, [y for y, _ in lines.values()])
-    top.set_ylim(low, high)
+        label = f"{name}, {_number(y[np.isfinite(y)][-1])} at the end"
+        axes[0].plot(epoch, y, color=colour, marker=marker, markersize=4, label=label)
+    low, high = _limits([y for y, _ in lines.values()])
+    axes[0].set_ylim(low, high)
     below = epoch[np.any([y < low for y, _ in lines.values()], axis=0)]
     if len(below):
-        first = columns["bound"][np.isfinite(columns["bound"])][0]
-        text = f"epoch{'s' if len(below) > 1 else ''} up to {below[-1]:g} below: from {_number(first)}"
-        top.text(0.02, 0.03, text, transform=top.transAxes, color=GREY, fontsize=9)
-    top.set_ylabel("nats per datum")
-    top.legend(loc="lower right", frameon=False)
-    _title(top, "Bound on log p(x)")
-
-    if with_rate:
-        axes[1].plot(epoch, columns["learning_rate"], color=GREY, marker=marker, markersize=2.5)
-        axes[1].set_ylim(bottom=0, top=1.15 * (np.nanmax(columns["learning_rate"]) or 1.0))
-        axes[1].set_ylabel("learning rate")
-        axes[1].yaxis.set_major_locator(MaxNLocator(2))
-        axes[1].yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    figure.align_ylabels(list(axes))
+        least = _number(min(np.nanmin(y) for y, _ in lines.values()))
+        axes[0].set_title(
+            f"below: epochs up to {below[-1]:g}, from {least}", loc="right", fontsize=9, color=GREY, pad=8
+        )
+    axes[0].set_ylabel("nats per datum")
+    axes[0].legend(loc="lower right", frameon=False)
+    _title(axes[0], "Bound on log p(x)")
+    if rate is not None:
+        axes[1].plot(epoch, rate, color=GREY, marker=marker, markersize=3)
+        top = float(np.nanmax(rate)) or 1.0
+        axes[1].set_ylim(0, 1.2 * top)
+        axes[1].set_yticks([0, top], ["0", f"{top:.2g}"])
+        axes[1].set_title("Learning rate", loc="left", fontsize=9.5, pad=4)
     for ax in axes:
         _bare(ax, grid=True)
-        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    if len(epoch) > 1:
-        axes[-1].set_xlim(epoch[0], epoch[-1])
+        ax.margins(x=0.02)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
     axes[-1].set_xlabel("epoch")
     return figure
 
@@ -187,7 +187,7 @@ def samples(
     """
     made = _one(generate(vae, n, seed=seed, mean=mean, like=like), "samples", "pv.generate(vae, n)")
     what = "E[x | z]" if mean else "x ~ p(x | z)"
-    return images(made, columns, title=f"{what}  for  z ~ p(z)", value_range=value_range)
+    return images(made, columns, title=f"From the prior: {what} for z ~ p(z)", value_range=value_range)
 
 
 def interpolation(
@@ -221,7 +221,8 @@ def interpolation(
     span = _span(everything, value_range, "interpolation")
     pictures = _pictures(everything)
     if pictures is None:
-        return _vectors({f"pair {i}: from x0 (top) to x1": w for i, w in enumerate(walks)}, span, path=True)
+        parts = everything.split(steps + 2)
+        return _vectors({f"pair {i + 1}: x0, E[x | z], x1": part for i, part in enumerate(parts)}, span, path=True)
     return _sheet(
         _rows(_shades(pictures, span), steps + 2),
         "Between two data: E[x | z] on the straight line between their codes",
@@ -260,6 +261,7 @@ def traversal(
             raise ValueError(f"traversal expects site as one of {list(codes)}, got {site!r}; name one of them")
         codes = codes[site]
     spread = codes.flatten(1).double().var(0, unbiased=False)
+    ranked = dims is None
     if dims is None:
         if len(x) < 2:
             raise ValueError(
@@ -278,12 +280,12 @@ def traversal(
     pictures = _pictures(flat)
     names = [f"z[{d}]" for d in dims]
     if pictures is None:
-        titles = [f"{n} from {-span:g} (top) to {span:g}" for n in names]
+        titles = [f"{n} from −{span:g} to +{span:g}" for n in names]
         return _vectors(dict(zip(titles, walks.cpu(), strict=True)), shades, path=True)
     middle = {(steps - 1) // 2: "0"} if steps % 2 else {}
     return _sheet(
         _rows(_shades(pictures, shades), steps),
-        "E[x | z] as one latent dimension changes",
+        "E[x | z] as one latent dimension changes" + (", the most active first" if ranked else ""),
         row_titles=names,
         column_titles={0: f"−{span:g}", steps - 1: f"+{span:g}"} | middle,
     )
@@ -420,28 +422,30 @@ def _columns(rows: Any) -> dict[str, np.ndarray]:
     """The columns of a history that hold any number."""
     import pandas as pd
 
-    table = pd.DataFrame(rows)
+    try:
+        table = pd.DataFrame(rows)
+    except (TypeError, ValueError):
+        table = pd.DataFrame()
     if len(table) == 0 or not {"epoch", "bound"} <= set(table.columns):
+        got = f"{len(table)} rows with {list(table.columns)}" if len(table) else type(rows).__name__
         raise ValueError(
-            f"history expects rows with 'epoch' and 'bound', got {len(table)} rows with {list(table.columns)}; give "
-            "fit.history or the rows of history.csv"
+            f"history expects rows with 'epoch' and 'bound', got {got}; give fit.history or the rows of history.csv"
         )
     wanted = [c for c in ("epoch", "bound", "validation", "learning_rate") if c in table]
     columns = {c: pd.to_numeric(table[c], errors="coerce").to_numpy(float) for c in wanted}
+    columns = {c: np.where(np.isfinite(v), v, np.nan) for c, v in columns.items()}
     found = {c: v for c, v in columns.items() if np.isfinite(v).any()}
     if not {"epoch", "bound"} <= set(found):
         raise ValueError("history expects numbers for 'epoch' and 'bound', got none that is finite; look at the run")
     return found
 
 
-def _limits(epoch: np.ndarray, lines: list[np.ndarray]) -> tuple[float, float]:
+def _limits(lines: list[np.ndarray]) -> tuple[float, float]:
     """y-limits that hold all epochs, or all but the first tenth where those would squash the rest to under a half."""
     values = np.stack(lines)
-    kept = values[:, len(epoch) // 10 :] if len(epoch) >= 10 else values
-    (low, high), (least, most) = (
-        (np.nanmin(v), np.nanmax(v)) for v in (kept, np.where(np.isfinite(values), values, np.nan))
-    )
-    if high - low > (most - least) / 2:
+    kept = values[:, values.shape[1] // 10 :]
+    low, least, most = (float(f(v)) for f, v in ((np.nanmin, kept), (np.nanmin, values), (np.nanmax, values)))
+    if most - low > (most - least) / 2:
         low = least
     room = 0.06 * (most - low) or 1.0
     return low - room, most + room
@@ -465,8 +469,6 @@ def _labels(labels: Any, n: int) -> np.ndarray | None:
 def _continuous_site(vae: Any, x: Tensor, site: str | None) -> tuple[str, bool, bool]:
     """The latent to show, whether there are others, and whether its prior is a standard normal."""
     with evaluating(vae), seeded(0):
-        from .program import home
-
         d = densities(vae, x[:2].to(*home(vae)))
     local = {n: s for n, s in d.posterior.items() if s.local}
     if site is not None and site not in local:
@@ -495,10 +497,22 @@ def _principal(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 # Drawing
 
 
-def _figure(width: float, height: float) -> Figure:
+@cache
+def _canvas() -> type[Figure]:
+    """A Figure that a notebook shows without pyplot."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    return Picture
+
+
+def _figure(width: float, height: float, layout: Any = "constrained") -> Figure:
+    return _canvas()(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
 
 
 def _bare(ax: Axes, grid: bool = False) -> None:
@@ -513,7 +527,8 @@ def _title(ax: Axes, text: str) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}".replace("-", "−") if abs(value) < 1000 else f"{value:,.0f}".replace("-", "−")
+    digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
+    return f"{value:,.{digits}f}".replace("-", "−")
 
 
 def _sheet(
@@ -529,13 +544,11 @@ def _sheet(
 
     A cell may be None, which is left white. Gaps are wide above and before the rows and columns that are named.
     """
-    from matplotlib.figure import Figure
-
     count = len(cells[0])
     h, w = cells[0][0].shape[:2]
     k = max(1, min(TILE // max(h, w), (WIDTH // count) // w))
     thin = 2 if count > 20 else 4
-    line = 22  # pixels that a line of small text takes
+    line = 28  # pixels that a title with room above takes
     above = [line if cell_titles else 0 if r == 0 else 4 * thin if r in wide_above else thin for r in range(len(cells))]
     before = [0 if c == 0 else 4 * thin if c in wide_before else thin for c in range(count)]
     tops = np.cumsum(above) + k * h * np.arange(len(cells))
@@ -550,10 +563,10 @@ def _sheet(
     shrink = min(1.0, WIDTH * 1.3 / full[0])  # images wider than the page are shown smaller
     width, height = full[0] * shrink, full[1] * shrink
     margin = 12
-    left = margin + (max(map(len, row_titles)) * 10 + 10 if row_titles else 0)
-    top = margin + (34 if title else 0) + (line if column_titles else 0)
+    left = margin + (max(map(len, row_titles)) * 7.5 + 10 if row_titles else 0)
+    top = margin + (34 if title else 0) + (22 if column_titles else 0)
     page = max(left + width + margin, left + (len(title) * 9.4 if title else 0) + margin), top + height + margin
-    figure = Figure(figsize=(page[0] / DPI, page[1] / DPI), dpi=DPI, facecolor="white")
+    figure = _figure(page[0] / DPI, page[1] / DPI, layout=None)
     ax = figure.add_axes((left / page[0], margin / page[1], width / page[0], height / page[1]))
     ax.imshow(
         canvas,
@@ -580,6 +593,8 @@ def _vectors(panels: dict[str, Tensor], span: tuple[float, float], path: bool = 
     flat = {name: x.reshape(len(x), -1).double().numpy() for name, x in panels.items()}
     if next(iter(flat.values())).shape[1] == 2:
         return _plane(flat, path)
+    from matplotlib.ticker import MaxNLocator
+
     rows = sum(map(len, flat.values()))
     figure = _figure(6.4, min(9.0, 0.9 * len(flat) + 0.6 + rows * min(0.16, 5 / rows)))
     heights = [len(v) for v in flat.values()]
@@ -587,9 +602,10 @@ def _vectors(panels: dict[str, Tensor], span: tuple[float, float], path: bool = 
     for ax, (name, values) in zip(axes, flat.items(), strict=True):
         drawn = ax.imshow(values, aspect="auto", interpolation="nearest", cmap="viridis", vmin=span[0], vmax=span[1])
         ax.set_yticks([])
-        ax.set_ylabel("a row each", fontsize=9)
+        ax.set_ylabel("steps, downwards" if path else "one row each", fontsize=9)
         _title(ax, name)
     axes[-1].set_xlabel("dimension of x")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True))
     figure.colorbar(drawn, ax=list(axes), label="value", fraction=0.04, aspect=20, pad=0.02)
     return figure
 
@@ -598,9 +614,18 @@ def _plane(panels: dict[str, np.ndarray], path: bool) -> Figure:
     figure = _figure(6.0, 5.2)
     ax = figure.subplots()
     colours = (GREY, BLUE) if len(panels) == 2 and not path else CLASSES if len(panels) > 1 else (BLUE,)
-    for (name, values), colour in zip(panels.items(), colours, strict=False):
+    for (name, values), colour in zip(panels.items(), cycle(colours), strict=False):
         size = 3 if len(values) > 300 else 5
-        ax.plot(*values.T, "o-" if path else "o", color=colour, markersize=size, linewidth=1, alpha=0.8, label=name)
+        ax.plot(
+            *values.T,
+            "o-" if path else "o",
+            color=colour,
+            markersize=size,
+            markeredgewidth=0,
+            linewidth=1,
+            alpha=0.8,
+            label=name,
+        )
     ax.set(xlabel="x[0]", ylabel="x[1]")
     ax.set_aspect("equal", adjustable="datalim")
     _bare(ax, grid=True)
@@ -612,7 +637,7 @@ def _plane(panels: dict[str, np.ndarray], path: bool) -> Figure:
 
 
 def _points(ax: Axes, z: np.ndarray, labels: np.ndarray | None) -> None:
-    size, alpha = (18, 0.85) if len(z) <= 1000 else (7, 0.6)
+    size, alpha = min(18.0, max(4.0, 18 * math.sqrt(400 / len(z)))), 0.8 if len(z) <= 1000 else 0.65
     order = np.random.default_rng(0).permutation(len(z))  # no class lies on top of all others
     ax.set_aspect("equal", adjustable="datalim")
     _bare(ax, grid=True)
@@ -636,25 +661,27 @@ def _name_classes(ax: Axes, z: np.ndarray, labels: np.ndarray, classes: np.ndarr
     handles = []
     for name, colour in zip(classes, CLASSES, strict=False):
         handles.append(Line2D([], [], marker="o", linestyle="", color=colour, markersize=7, label=str(name)))
-        ax.text(
-            *np.median(z[labels == name], 0), str(name), ha="center", va="center", fontsize=12, fontweight="bold",
-            path_effects=[withStroke(linewidth=3, foreground="white")],
-        )  # fmt: skip
+        middle = np.median(z[labels == name], 0)
+        text = ax.text(middle[0], middle[1], str(name), ha="center", va="center", fontsize=12, fontweight="bold")
+        text.set_path_effects([withStroke(linewidth=3, foreground="white")])
     ax.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.2)
 
 
 def _circles(ax: Axes) -> None:
     """One and two standard deviations of a standard normal prior."""
     from matplotlib.patches import Circle
+    from matplotlib.patheffects import withStroke
 
     for radius in (1, 2):
         ax.add_patch(Circle((0, 0), radius, fill=False, color="#333333", linewidth=1, linestyle=(0, (4, 3)), zorder=3))
-        ax.text(0, radius, f"{radius}σ", ha="center", va="bottom", fontsize=9, color="#333333", zorder=3)
+        text = ax.text(0, radius, f"{radius}σ", ha="center", va="center", fontsize=9, color="#333333", zorder=4)
+        text.set_path_effects([withStroke(linewidth=4, foreground="white")])
 
 
 def _strips(ax: Axes, z: np.ndarray, labels: np.ndarray | None, name: str, standard: bool) -> None:
     """One latent dimension: a histogram, or with classes a row of points for each."""
     _bare(ax)
+    ax.grid(axis="x", color="#e6e6e6", linewidth=0.8)
     ax.set_xlabel(name)
     classes = None if labels is None else np.unique(labels)
     if labels is None or classes is None or len(classes) > len(CLASSES):

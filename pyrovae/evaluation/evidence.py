@@ -9,8 +9,8 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from ..progress import bar as progress_bar
 from ..program import Densities, Site, densities, evaluating, home, seeded
 
 _ELEMENTS = 2**21  # of data, times particles, held at once: some tens of MiB whatever the number of particles
@@ -109,7 +109,7 @@ def evaluate(vae: Any, x: Tensor, particles: int = 5000, seed: int = 0, progress
     chunk = min(particles, max(1, rows // 25))
     size = max(1, rows // chunk)
     sums = []
-    bar = tqdm(total=len(x) * particles, disable=not progress, unit="particle", unit_scale=True, desc="evaluate")
+    bar = progress_bar(len(x) * particles, progress, "particle", unit_scale=True, desc="evaluate")
     with bar, evaluating(vae), seeded(seed, device):
         for batch in x.split(size):
             batch = batch.to(device, dtype)

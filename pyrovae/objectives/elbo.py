@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import torch
@@ -32,8 +33,18 @@ def site_rate(q: Site, p: Site, kl: KL) -> Tensor:
 
 def rate(d: Densities, kl: KL) -> Tensor:
     """R = Σ KL(q ‖ p) over the local latent sites: [K, B] in nats."""
-    local = [site_rate(q, d.prior[n], kl) for n, q in d.posterior.items() if q.local]
+    local = [site_rate(q, d.prior[n], _form(d, n, kl)) for n, q in d.posterior.items() if q.local]
     return sum(local[1:], local[0]) if local else torch.zeros_like(d.log_likelihood)
+
+
+def _form(d: Densities, name: str, kl: KL) -> KL:
+    """The closed form holds given draws that do not depend on the site: its parents in the model are drawn before it.
+
+    A guide q(z1 | x) q(z2 | z1) of a model p(z2) p(z1 | z2) draws z2 from z1, and KL(q(z1 | x) ‖ p(z1 | z2)) at that
+    z2 is no part of the rate.
+    """
+    before = [set(itertools.takewhile(lambda n: n != name, sites)) for sites in (d.prior, d.posterior)]
+    return kl if before[0] <= before[1] else "sampled"
 
 
 class ELBO(Objective):
@@ -45,7 +56,7 @@ class ELBO(Objective):
     Args:
         particles: K, draws per datum; their mean is taken.
         kl: "sampled" uses log q − log p of the draws; "analytic" the closed form of every site that has one
-            (given the draws of its parents), and the draws for the others.
+            (given the draws of its parents, which the guide has to draw before it), and the draws for the others.
 
     Reference: Kingma and Welling, "Auto-encoding variational Bayes", 2014.
 
@@ -139,7 +150,7 @@ class BetaELBO(Objective):
         total = torch.zeros_like(d.log_likelihood)
         for name, q in d.posterior.items():
             if q.local:
-                total = total + _floor(q, d.prior[name], self.kl, self.free_bits)
+                total = total + _floor(q, d.prior[name], _form(d, name, self.kl), self.free_bits)
         return total
 
 

@@ -77,6 +77,15 @@ _SUPPORTS = {
 }
 
 
+def check_finite(who: str, x: Tensor) -> None:
+    """Refuse NaN and infinity. Reads a value back: for the start, not for the step. Raises ValueError."""
+    if isinstance(x, FakeTensor) or not x.is_floating_point():
+        return
+    bad = int((~torch.isfinite(x)).sum())
+    if bad:
+        raise ValueError(f"{who} expects finite numbers, got {bad} that are NaN or infinite; remove or impute them")
+
+
 def check_support(name: str, distribution: Any, x: Tensor) -> None:
     """Refuse data that the likelihood gives no density to. Reads values back: for the start, not for the step.
 
@@ -88,13 +97,9 @@ def check_support(name: str, distribution: Any, x: Tensor) -> None:
             f"site {name!r} expects events of shape {list(event)}, got data of shape {list(x.shape)}; reshape the data "
             "or build the model for them"
         )
-    if isinstance(x, FakeTensor) or not x.is_floating_point():
+    if isinstance(x, FakeTensor):
         return
-    bad = int((~torch.isfinite(x)).sum())
-    if bad:
-        raise ValueError(
-            f"site {name!r} expects finite numbers, got {bad} that are NaN or infinite; remove or impute them"
-        )
+    check_finite(f"site {name!r}", x)
     kind = family(distribution)
     support = distribution.support
     if not bool(support.check(x).all()):

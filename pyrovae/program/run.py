@@ -20,8 +20,9 @@ import torch.nn as nn
 from pyro import poutine
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
-from .checks import check_arguments, check_observed, check_shared, check_support, explain_plate
+from .checks import check_arguments, check_finite, check_observed, check_shared, check_support, explain_plate
 from .modes import evaluating, seeded
 from .sites import Densities, Site, read_site, sample_sites
 
@@ -80,6 +81,8 @@ def densities(vae: GenerativeProgram, x: Tensor, particles: int = 1, aligned: bo
     torch.Size([5, 7])
     """
     check_arguments(vae, x, particles)
+    if pyro.infer.util.is_validation_enabled():
+        check_finite("densities", x)
     layout = _layout(vae, x) if particles > 1 else Layout()
     if aligned and layout.fold_model:
         layout = replace(layout, fold_guide=True)
@@ -91,14 +94,12 @@ def _densities(
 ) -> Densities:
     """One pass in a known layout; the guide's values may be `given` instead of drawn."""
     shape = particles, len(x)
-    guide = vae.guide if given is None else Values(given)(vae.guide)
-    guide_trace, particle = _trace(guide, x, particles, layout.nesting, layout.fold_guide, "guide")
+    guide_trace, particle = _trace(vae.guide, x, particles, layout.nesting, layout.fold_guide, "guide", given or {})
     posterior = {n: read_site(s, shape, particle, "guide") for n, s in sample_sites(guide_trace)}
     values = {n: s.value for n, s in posterior.items()}
     if layout.fold_model and not layout.fold_guide:
         values = {n: _fold(s.value, s, layout) for n, s in posterior.items()}
-    model = Values(values)(vae.model)
-    model_trace, particle = _trace(model, x, particles, layout.nesting, layout.fold_model, "model")
+    model_trace, particle = _trace(vae.model, x, particles, layout.nesting, layout.fold_model, "model", values)
     check_shared(model_trace, guide_trace)
     prior, likelihood = {}, {}
     for name, site in sample_sites(model_trace):
@@ -111,7 +112,9 @@ def _densities(
     return found
 
 
-def _trace(program: Any, x: Tensor, particles: int, nesting: int, folded: bool, which: str) -> tuple[Any, int | None]:
+def _trace(
+    program: Any, x: Tensor, particles: int, nesting: int, folded: bool, which: str, values: dict[str, Tensor]
+) -> tuple[Any, int | None]:
     """The trace of a program under K particles, and the dimension of the particle plate if there is one."""
     particle, plate = None, nullcontext()
     if folded:
@@ -119,7 +122,7 @@ def _trace(program: Any, x: Tensor, particles: int, nesting: int, folded: bool, 
     elif particles > 1:
         particle = -1 - nesting
         plate = pyro.plate("particles", particles, dim=particle)
-    with plate:
+    with Values(values), plate:  # outside the plate, which expands the distributions first
         try:
             return poutine.trace(program).get_trace(x), particle
         except ValueError as error:
@@ -155,7 +158,8 @@ def _layout(vae: Any, x: Tensor) -> Layout:
         known, keep = None, False
     if known is not None and known[0] == shape:
         return known[1]
-    layout = _look(vae, x)
+    with disable_proxy_modes_tracing():  # what is found out is no part of a graph
+        layout = _look(vae, x)
     if keep:
         _layouts[vae] = shape, layout
     return layout

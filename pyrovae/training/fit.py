@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -15,11 +14,11 @@ import pyro
 import torch
 import torch.nn as nn
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..config import nearest
 from ..data import Dataset, from_arrays
 from ..objectives import ELBO, Objective, PyroELBO
+from ..progress import bar as progress_bar
 from ..program import densities, evaluating, home, seeded
 from .run_folder import RunFolder, put_weights, save
 from .schedules import Schedule, find_schedule
@@ -136,13 +135,7 @@ def fit(
     make = optimizer or (lambda p: torch.optim.Adam(p, lr=learning_rate, fused=True))
     loop = _Loop(vae, objective, make(parameters), data, batch_size, epochs, rate_at, clip, where, precision)
     state = _State(weights=_copy(vae))
-    bar = tqdm(
-        total=epochs * loop.steps,
-        disable=not progress,
-        unit="step",
-        mininterval=0.2 if sys.stderr.isatty() else 30,
-        dynamic_ncols=True,
-    )
+    bar = progress_bar(epochs * loop.steps, progress, "step")
     interrupted = False
     with bar, seeded(seed, where), pyro.validation_enabled(False):
         if resume and folder:

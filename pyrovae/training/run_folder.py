@@ -16,7 +16,8 @@ import torch
 import torch.nn as nn
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as safe_bytes
 from torch import Tensor
 
 from ..config import construct, describe
@@ -84,7 +85,7 @@ class RunFolder:
     def write_weights(self, weights: dict[str, Tensor]) -> None:
         """A state_dict as safetensors."""
         plain = {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}
-        write_whole(self.path / WEIGHTS, lambda p: save_file(plain, p))
+        write_whole(self.path / WEIGHTS, lambda p: p.write_bytes(safe_bytes(plain)))
 
     def read_weights(self) -> dict[str, Tensor]:
         """The state_dict. Raises ValueError for a missing or corrupt file."""
@@ -120,6 +121,11 @@ class RunFolder:
                 table.writerows(rows)
 
         write_whole(self.path / HISTORY, write)
+
+    def read_metrics(self) -> dict[str, Any]:
+        """The figures that were reported before; none where there are none."""
+        path = self.path / METRICS
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """The figures that are reported, with their protocol."""
