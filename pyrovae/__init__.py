@@ -6,7 +6,8 @@ Everything else is computed from their traces.
 
 __version__ = "0.1.0"
 
-from . import data, likelihoods, models, networks, objectives, posteriors, priors
+from . import data, likelihoods, models, networks, objectives, plots, posteriors, priors
+from .arviz import pareto_k, to_datatree
 from .evaluation import decode, encode, evaluate, generate, interpolate, reconstruct, traverse
 from .objectives.pyro_elbo import to_pyro
 from .program import Program, densities
@@ -27,10 +28,13 @@ __all__ = [
     "models",
     "networks",
     "objectives",
+    "pareto_k",
+    "plots",
     "posteriors",
     "priors",
     "reconstruct",
     "save",
+    "to_datatree",
     "to_pyro",
     "traverse",
 ]

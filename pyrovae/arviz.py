@@ -10,10 +10,9 @@ import numpy as np
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
-from .program import Densities, Values, densities, evaluating, home, sample_sites, seeded
+from .program import Densities, Unobserved, Values, densities, evaluating, home, sample_sites, seeded
 from .program.sites import read_site
 
 if TYPE_CHECKING:
@@ -210,7 +209,7 @@ def _run(vae: Any, x: Tensor, k: int, predictive: bool) -> Groups:
 
     def drawn(given: dict[str, Tensor]) -> dict[str, Tensor]:
         """Every site of the model without its observations."""
-        trace = poutine.trace(Values(given)(_Unobserved()(vae.model))).get_trace(many)
+        trace = poutine.trace(Values(given)(Unobserved()(vae.model))).get_trace(many)
         sites = [read_site(s, (1, len(many)), None, "model") for _, s in sample_sites(trace)]
         return {s.name: split(s.arrange(s.value), s.local) for s in sites}
 
@@ -226,14 +225,6 @@ def _run(vae: Any, x: Tensor, k: int, predictive: bool) -> Groups:
     if d.global_sites:
         groups["sample_stats"]["log_weight_global"] = d.log_global
     return groups
-
-
-class _Unobserved(UnconditionMessenger):
-    """Draws observed sites, and leaves `pyro.deterministic` ones, which Pyro writes as observations, as they are."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if not msg["infer"].get("_deterministic"):
-            super()._pyro_sample(msg)
 
 
 def _stackable(vae: Any, x: Tensor, first: Densities) -> bool:

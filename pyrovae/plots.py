@@ -197,7 +197,7 @@ def interpolation(
 
     Args:
         vae: anything with a Pyro `model(x)` and `guide(x)`, its latents continuous.
-        x0: where rows begin: pairs [P, *event], or one datum [*event] of one or three dimensions.
+        x0: where rows begin, [P, *event]; or one datum [*event].
         x1: where they end, of the same shape.
         steps: points on the line, both ends included.
         value_range: as in `images`.
@@ -210,7 +210,7 @@ def interpolation(
             f"interpolation expects two data of one shape, or as many ends as beginnings, got {list(x0.shape)} and "
             f"{list(x1.shape)}; make pairs of them"
         )
-    if x0.dim() in (1, 3):
+    if not _is_batch(vae, x0):
         x0, x1 = x0[None], x1[None]
     x0, x1 = _data(x0, "interpolation"), _data(x1, "interpolation")
     walks = [
@@ -368,6 +368,17 @@ def _one(made: Any, who: str, call: str) -> Tensor:
             f"plots.images({call}[{next(iter(made))!r}])"
         )
     return made.detach().cpu()
+
+
+def _is_batch(vae: Any, x: Tensor) -> bool:
+    """Whether x is [N, *event] and not one datum: the model then makes data of that shape."""
+    if x.dim() < 2:
+        return False
+    try:
+        made = reconstruct(vae, x[:1])
+    except Exception:  # a network may fail on a shape it was not written for in any way it likes
+        return False
+    return not isinstance(made, Tensor) or made.shape == x[:1].shape
 
 
 def _span(x: Tensor, value_range: tuple[float, float] | None, who: str) -> tuple[float, float]:

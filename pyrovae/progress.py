@@ -12,5 +12,11 @@ def bar(total: int, show: bool, unit: str, **options: Any) -> Any:
     """A tqdm bar on standard error."""
     interval = 0.2 if sys.stderr.isatty() else 30
     return tqdm(
-        total=total, disable=not show, unit=unit, mininterval=interval, maxinterval=2 * interval, smoothing=0.1, **options
+        total=total,
+        disable=not show,
+        unit=unit,
+        mininterval=interval,
+        maxinterval=2 * interval,
+        smoothing=0.1,
+        **options,
     )

@@ -382,5 +382,5 @@ def test_grey_pixels_under_bernoulli_are_refused_before_the_first_step():
 
 def test_resuming_with_another_architecture_is_refused(data, tmp_path):
     train(data, epochs=1, run_dir=tmp_path)
-    with pytest.raises(ValueError, match="of another architecture: .* is .* in the model and .* in the file"):
+    with pytest.raises(ValueError, match=r"of another architecture: .* is .* in the model and .* in the file"):
         train(data, build(data, latent=4), epochs=2, run_dir=tmp_path, resume=True)

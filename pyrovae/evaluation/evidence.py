@@ -10,8 +10,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from ..progress import bar as progress_bar
 from ..program import Densities, Site, densities, evaluating, home, seeded
+from ..progress import bar as progress_bar
 
 _ELEMENTS = 2**21  # of data, times particles, held at once: some tens of MiB whatever the number of particles
 ACTIVE = 0.01  # the variance over the data from which a unit is called active
@@ -162,6 +162,7 @@ def _centre(site: Site) -> Tensor:
     """Σ_k of the mean of q at one site, [B, units]: its own mean where it knows it, else the draw."""
     try:
         mean = site.distribution.mean
+        mean = torch.where(mean.isnan(), site.value, mean)  # torch's Categorical says NaN
     except NotImplementedError:
         mean = site.value
     rows = site.arrange(mean)  # [K, B, ...]

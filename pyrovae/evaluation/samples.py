@@ -12,7 +12,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ..program import Values, evaluating, home, latents, sample_sites, seeded
+from ..program import AtMean, Unobserved, Values, evaluating, home, latents, sample_sites, seeded
 
 Sites = Tensor | dict[str, Tensor]  # one tensor where there is one site, else a tensor for every name
 
@@ -133,21 +133,9 @@ def traverse(
     return made.view(len(dims), steps, *made.shape[1:])
 
 
-class _AtMean(poutine.messenger.Messenger):
-    """Gives each latent site its distribution's mean, where that is a value the site could take."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or msg["done"] or getattr(getattr(msg["fn"], "support", None), "is_discrete", True):
-            return
-        try:
-            msg["value"], msg["done"] = msg["fn"].mean, True
-        except NotImplementedError:
-            return
-
-
 def _codes(vae: Any, x: Tensor, seed: int) -> dict[str, Tensor]:
     device, dtype = home(vae)
-    with evaluating(vae), seeded(seed, device), _AtMean():
+    with evaluating(vae), seeded(seed, device), AtMean():
         trace = poutine.trace(vae.guide).get_trace(x.to(device, dtype))
     return {name: trace.nodes[name]["value"] for name in latents(trace)}
 
@@ -170,7 +158,7 @@ def _unconditioned(vae: Any, values: Callable[[Any], Any], n: int, seed: int, li
     blank = torch.zeros(shape, device=device, dtype=dtype)
     with evaluating(vae), seeded(seed, device):
         try:
-            return poutine.trace(values(poutine.uncondition(vae.model))).get_trace(blank)
+            return poutine.trace(values(Unobserved()(vae.model))).get_trace(blank)
         except Exception as error:
             if like is None:
                 error.add_note("If the model reads more of x than its length, give some data: like=x.")

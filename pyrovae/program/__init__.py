@@ -1,15 +1,18 @@
 """Pyro programs: log densities of one, plain functions as one, states to run one in."""
 
 from .functions import Program
+from .handlers import AtMean, Unobserved, Values
 from .modes import evaluating, home, seeded
-from .run import GenerativeProgram, Values, densities
+from .run import GenerativeProgram, densities
 from .sites import Densities, Site, family, latents, sample_sites
 
 __all__ = [
+    "AtMean",
     "Densities",
     "GenerativeProgram",
     "Program",
     "Site",
+    "Unobserved",
     "Values",
     "densities",
     "evaluating",

@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from .checks import check_arguments, check_finite, check_observed, check_shared, check_support, explain_plate
+from .handlers import Values
 from .modes import evaluating, seeded
 from .sites import Densities, Site, read_site, sample_sites
 
@@ -130,18 +131,6 @@ def _trace(
             raise
 
 
-class Values(poutine.messenger.Messenger):
-    """Gives latent sites these values, without observing them; replay, for values that were reshaped."""
-
-    def __init__(self, values: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.values = values
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] in self.values and not msg["is_observed"]:
-            msg["value"], msg["done"] = self.values[msg["name"]], True
-
-
 def _fold(value: Tensor, site: Site, layout: Layout) -> Tensor:
     """[K, *plates, *event] -> the same with K·B rows where the data plate has B."""
     data = layout.nesting + 1 + site.data_dim  # the particle plate is dimension 0, the data plate this one
@@ -166,9 +155,11 @@ def _layout(vae: Any, x: Tensor) -> Layout:
 
 
 def _look(vae: Any, x: Tensor) -> Layout:
-    with evaluating(vae), seeded(0, x.device):
-        x = x.detach()
+    x = x.detach()
+    unborn = isinstance(vae, nn.Module) and next(vae.parameters(), None) is None  # as those of a Program: own numbers
+    with evaluating(vae), seeded(None if unborn else 0, x.device):
         _densities(vae, x, 1, Layout())  # a mistake is told in the shapes that the caller knows
+    with evaluating(vae), seeded(0, x.device):
         rows = torch.arange(3, device=x.device) % len(x)
         with pyro.validation_enabled(False):
             try:  # two sizes: a width of a network may by chance be that of one of them

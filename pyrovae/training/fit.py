@@ -18,8 +18,8 @@ from torch import Tensor
 from ..config import nearest
 from ..data import Dataset, from_arrays
 from ..objectives import ELBO, Objective, PyroELBO
-from ..progress import bar as progress_bar
 from ..program import densities, evaluating, home, seeded
+from ..progress import bar as progress_bar
 from .run_folder import RunFolder, put_weights, save
 from .schedules import Schedule, find_schedule
 
