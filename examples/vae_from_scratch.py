@@ -20,6 +20,7 @@ closer to the true posterior, or both. That is all of the training.
 
 import argparse
 import math
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -71,8 +72,8 @@ class VAE(nn.Module):
 def log_weight(vae: VAE, x: Tensor, particles: int = 1) -> Tensor:
     """log w = log p(x | z) + log p(z) − log q(z | x) for K draws z ~ q(z | x): [K, B], in nats."""
     with pyro.plate("particles", particles, dim=-2):  # draws to the left of the data: [K, B]
-        guide = poutine.trace(vae.guide).get_trace(x)  # run q, and write down what it drew
-        model = poutine.trace(poutine.replay(vae.model, trace=guide)).get_trace(x)  # run p with these z
+        guide: Any = poutine.trace(vae.guide).get_trace(x)  # run q, and write down what it drew
+        model: Any = poutine.trace(poutine.replay(vae.model, trace=guide)).get_trace(x)  # run p with these z
     z = guide.nodes["z"]["value"]  # [K, B, L]
     log_likelihood = model.nodes["x"]["fn"].log_prob(x)  # log p(x | z)
     log_prior = model.nodes["z"]["fn"].log_prob(z)  # log p(z)

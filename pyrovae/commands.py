@@ -42,7 +42,8 @@ def train(words: list[str]) -> int:
         print(f"go on with: pyrovae train --resume --run_dir {folder.path}")
     figures(vae, data, run, folder)
     if not run.interrupted:
-        report(vae, data, folder, settings["test_particles"], 0, "test", run)
+        held_out = next(s for s in ("test", "validation", "train") if data.size(s))
+        report(vae, data, folder, settings["test_particles"], 0, held_out, run)
     return 130 if run.interrupted else 0
 
 

@@ -110,7 +110,7 @@ def describe(value: Any, who: str = "model") -> Any:
         return [describe(v, f"{who}[{i}]") for i, v in enumerate(value)]
     if isinstance(value, dict):
         return {k: describe(v, f"{who}.{k}") for k, v in value.items()}
-    if not isinstance(value, Configured):
+    if "_arguments" not in getattr(value, "__dict__", {}):
         raise ValueError(
             f"{who} is a {type(value).__name__}, which pyrovae cannot rebuild from a config; build it inside a class "
             "of your own that takes plain arguments, or keep the code and load with pv.load(folder, into=...)"
@@ -139,9 +139,11 @@ def construct(spec: Any, who: str = "model") -> Any:
         raise ValueError(f"{who} names {spec['class_path']!r}, which is not a torch module")
     arguments = {k: construct(v, f"{who}.{k}") for k, v in (spec.get("init_args") or {}).items()}
     try:
-        return cls(**arguments)
+        built = cls(**arguments)
     except TypeError as error:
         raise ValueError(f"{who}: {spec['class_path']} does not take these arguments: {error}") from error
+    built.__dict__.setdefault("_arguments", arguments)  # a class of a user's need not be Configured
+    return built
 
 
 def find_class(name: str, base: type, package: str) -> type:

@@ -85,7 +85,7 @@ class VAE(Configured, nn.Module):
         >>> pv.models.VAE.build(pv.data.load("digits"), latent=2).likelihood.total_count
         16
         """
-        p, p_options = _part(prior, Prior, "pyrovae.priors")
+        built_prior = _build(*_part(prior, Prior, "pyrovae.priors"), latent)
         if likelihood == "auto":
             likelihood = natural_likelihood(data)
         r, r_options = _part(likelihood, Likelihood, "pyrovae.likelihoods")
@@ -100,7 +100,7 @@ class VAE(Configured, nn.Module):
         centre = Standardise(event).to_data(some, rescale=data.values in ("counts", "real"))
         encoder = Chain(centre, encoder)
         return cls(
-            _build(p, p_options, latent),
+            built_prior,
             _build(r, r_options, decoder),
             _build(q, q_options, encoder),
         )

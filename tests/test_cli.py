@@ -1,0 +1,266 @@
+"""The command line, as a person meets it: what it prints, what it leaves, how it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import pyrovae as pv
+from pyrovae.cli import main
+
+SMALL = ["--latent", "2", "--hidden", "[16]", "--epochs", "2", "--test_particles", "5"]
+EXAMPLE = Path(__file__).parents[1] / "examples" / "own_model.py"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def trained(here, capsys):
+    assert main(["train", *SMALL, "--run_dir", "run"]) == 0
+    capsys.readouterr()
+    return here / "run"
+
+
+def refused(words, capsys):
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("pyrovae: ")
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def test_training_leaves_a_folder_a_person_enjoys(here, capsys):
+    assert main(["train", *SMALL]) == 0
+    printed = capsys.readouterr().out
+    for word in ("log evidence", "ELBO", "rate", "distortion", "active units", "nats per datum", "runs/vae-digits"):
+        assert word in printed
+    folder = here / "runs" / "vae-digits"
+    assert {p.name for p in folder.iterdir()} == {
+        "config.yaml",
+        "weights.safetensors",
+        "state.pt",
+        "history.csv",
+        "metrics.json",
+        "figures",
+    }
+    pictures = {"history", "samples", "reconstructions", "latent_map", "traversal", "interpolation"}
+    assert {p.stem for p in (folder / "figures").iterdir()} == pictures
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["particles"] == 5
+    assert metrics["protocol"]["name"] == "digits"
+    assert metrics["epochs"] == 2
+    assert isinstance(pv.load(folder), pv.models.VAE)
+    assert main(["train", *SMALL]) == 0  # the next run has a folder of its own
+    assert (here / "runs" / "vae-digits-2").is_dir()
+
+
+def test_the_config_of_a_run_repeats_it(trained, capsys):
+    assert main(["train", "--config", str(trained / "config.yaml"), "--run_dir", "again"]) == 0
+    a, b = (pv.load(f).state_dict() for f in (trained, "again"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert main(["train", "--config", str(trained / "config.yaml"), "--run_dir", "third", "--latent", "3"]) == 0
+    assert pv.load("third").prior.latent == 3
+
+
+def test_the_python_calls_of_the_readme_equal_the_command(trained):
+    data = pv.data.load("digits")
+    torch.manual_seed(0)
+    vae = pv.models.VAE.build(data, latent=2, hidden=[16])
+    run = pv.fit(vae, data, epochs=2, progress=False)
+    loaded = pv.load(trained)
+    assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), loaded.parameters(), strict=True))
+
+
+def test_objectives_and_parts_are_chosen_by_name_and_option(here, capsys):
+    words = ["--objective", "IWAE", "--objective.particles", "3", "--likelihood", "Normal", "--likelihood.scale", "4.0"]
+    assert main(["train", *SMALL, *words, "--network", "conv", "--hidden", "[4]", "--run_dir", "r"]) == 0
+    settings = yaml.safe_load((here / "r" / "config.yaml").read_text())
+    assert settings["objective"]["init_args"] == {"particles": 3}
+    vae = pv.load(here / "r")
+    assert type(vae.likelihood).__name__ == "Normal"
+    assert vae.likelihood.scale == 4.0
+    assert type(vae.posterior.network.then).__name__ == "Conv"
+
+
+def test_parts_and_data_may_come_from_a_users_own_files(here, capsys):
+    (here / "mine.py").write_text(
+        "import pyro.distributions as dist, torch\n"
+        "from pyrovae.priors import Prior\n"
+        "from pyrovae.objectives import IWAE\n"
+        "class Wide(Prior):\n"
+        "    def __init__(self, latent, width: float = 2.0):\n"
+        "        super().__init__(latent)\n"
+        "        self.width = width\n"
+        "    def forward(self):\n"
+        "        return dist.Normal(torch.zeros(self.latent), self.width).to_event(1)\n"
+        "class Two(IWAE):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(2)\n"
+    )
+    np.savez(here / "x.npz", train=np.random.default_rng(0).normal(size=(60, 5)))
+    words = ["--data", "x.npz", "--prior", "mine.py:Wide", "--prior.width", "3", "--objective", "mine.py:Two"]
+    assert main(["train", *SMALL, *words, "--run_dir", "r"]) == 0
+    assert pv.load(here / "r").prior.width == 3.0
+    assert main(["evaluate", "r", "--particles", "3", "--split", "validation"]) == 0
+    assert "validation: " in capsys.readouterr().out
+
+
+def test_a_users_own_model_file_trains_is_loaded_evaluated_and_generates(here, capsys):
+    words = ["train", f"{EXAMPLE}:StyleAndTone", "--style", "2", "--epochs", "2", "--test_particles", "5"]
+    assert main([*words, "--run_dir", "r"]) == 0
+    vae = pv.load(here / "r")
+    assert (type(vae).__name__, vae.style) == ("StyleAndTone", 2)
+    assert main(["evaluate", "r", "--particles", "7"]) == 0
+    assert json.loads((here / "r" / "metrics.json").read_text())["particles"] == 7
+    assert main(["generate", "r", "--n", "5"]) == 0
+    assert np.load(here / "r" / "generated.npy").shape == (5, 1, 8, 8)
+
+
+def test_help_of_a_users_own_model_names_its_options(capsys):
+    assert main(["train", f"{EXAMPLE}:StyleAndTone", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "--style" in printed
+    assert "number of latent dimensions of the style" in printed
+    assert "--latent" not in printed
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["--version"]])
+def test_help_reads_well(words, capsys):
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(("usage: pyrovae", "pyrovae 0."))
+    assert max(map(len, printed.splitlines())) <= 120
+
+
+def test_print_config_prints_what_config_takes(here, capsys):
+    assert main(["train", *SMALL, "--print_config"]) == 0
+    (here / "c.yaml").write_text(capsys.readouterr().out)
+    assert main(["train", "--config", "c.yaml", "--run_dir", "r"]) == 0
+
+
+def test_resume_goes_on_and_extends(trained, capsys):
+    assert main(["train", "--resume", "--run_dir", str(trained), "--epochs", "4"]) == 0
+    assert (trained / "history.csv").read_text().count("\n") == 5
+    assert yaml.safe_load((trained / "config.yaml").read_text())["epochs"] == 4
+
+
+def test_generate_is_seeded(trained, capsys):
+    assert main(["generate", str(trained), "--n", "3", "--output", "a.npy"]) == 0
+    assert main(["generate", str(trained), "--n", "3", "--output", "b.npy"]) == 0
+    assert main(["generate", str(trained), "--n", "3", "--output", "c.npy", "--seed", "1"]) == 0
+    a, b, c = (np.load(f"{n}.npy") for n in "abc")
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+    assert Path("a.png").exists()
+
+
+def test_ctrl_c_ends_a_run_cleanly_and_it_resumes(here):
+    words = ["train", "--latent", "2", "--hidden", "[16]", "--epochs", "3000", "--run_dir", "r", "--test_particles", "5"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pyrovae", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
+    while not (here / "r" / "history.csv").exists():
+        assert run.poll() is None
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=120)
+    assert run.returncode == 130
+    assert b"Traceback" not in err
+    assert b"pyrovae train --resume --run_dir r" in out
+    assert (here / "r" / "figures" / "history.png").exists()
+    done = (here / "r" / "history.csv").read_text().count("\n") - 1
+    assert pv.load(here / "r") is not None
+    assert main(["train", "--resume", "--run_dir", "r", "--epochs", str(done + 1)]) == 0
+    assert (here / "r" / "history.csv").read_text().count("\n") == done + 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["train", "VEA"], "unknown model 'VEA'; did you mean 'VAE'?"),
+        (["train", "--latnt", "3"], "unknown option '--latnt'; did you mean '--latent'? See `pyrovae train --help`"),
+        (["train", "--latent", "many"], 'option "latent": Expected a int. Got value: many'),
+        (["train", "--latent", "0"], "StandardNormal expects at least one latent dimension, got latent=0"),
+        (["train", "--prior", "StandadNormal"], "unknown prior 'StandadNormal'; did you mean 'StandardNormal'?"),
+        (["train", "--likelihood", "Bernouli"], "unknown likelihood 'Bernouli'; did you mean 'Bernoulli'?"),
+        (["train", "--posterior", "Diagonal"], "unknown posterior 'Diagonal'; did you mean 'DiagonalNormal'?"),
+        (["train", "--objective", "IWEA"], "unknown objective 'IWEA'; did you mean 'IWAE'?"),
+        (["train", "--objective", "IWAE", "--objective.particle", "3"], "'particle' is not accepted"),
+        (["train", "--network", "mpl"], "unknown network 'mpl'; did you mean 'mlp'?"),
+        (["train", "--activation", "rleu"], "unknown activation 'rleu'; did you mean 'relu'?"),
+        (["train", "--data", "minst"], "'minst' is not known; did you mean 'mnist'?"),
+        (["train", "--data", "nowhere.npz"], "nowhere.npz"),
+        (["train", "--device", "gpu"], "unknown device 'gpu'"),
+        (["train", "--likelihood", "Bernoulli"], "likelihood Bernoulli expects values in {0, 1}"),
+        (["train", "nowhere.py:Model"], "model file 'nowhere.py' does not exist"),
+        (["train", f"{EXAMPLE}:StyleAndTune"], "did you mean 'StyleAndTone'?"),
+        (["train", "--config", "nowhere.yaml"], "config file 'nowhere.yaml' does not exist"),
+        (["train", "--resume"], "--resume needs the run to go on with"),
+        (["train", "--resume", "--run_dir", "."], "is not a run folder"),
+        (["evaluate", "nowhere"], "'nowhere' is not a run folder"),
+        (["evaluate"], "the following arguments are required: run"),
+        (["generate", "."], "'.' is not a run folder"),
+    ],
+    ids=lambda w: " ".join(w)[-40:] if isinstance(w, list) else "",
+)
+def test_bad_words_get_one_sentence(here, capsys, words, message):
+    assert message in refused(words, capsys)
+    assert not list(here.glob("runs/*/state.pt"))
+
+
+def test_a_config_that_is_none_is_refused(here, capsys):
+    for text, message in (("a: [1", "not readable YAML"), ("hello", "holds no settings"), ("latnt: 3", "latnt")):
+        (here / "c.yaml").write_text(text)
+        assert message in refused(["train", "--config", "c.yaml"], capsys)
+
+
+def test_a_folder_in_use_is_left_alone(trained, capsys):
+    before = (trained / "weights.safetensors").read_bytes()
+    assert "already holds a run; add --resume" in refused(["train", *SMALL, "--run_dir", str(trained)], capsys)
+    assert (trained / "weights.safetensors").read_bytes() == before
+
+
+def test_evaluating_what_the_data_do_not_have(here, capsys):
+    assert main(["train", *SMALL, "--validation", "0", "--run_dir", "r"]) == 0
+    capsys.readouterr()
+    assert "has no validation data to evaluate on" in refused(["evaluate", "r", "--split", "validation"], capsys)
+
+
+def test_a_model_file_that_fails_says_where(here, capsys):
+    (here / "broken.py").write_text("import nothing_of_this_name\n")
+    message = refused(["train", "broken.py:Model"], capsys)
+    assert "broken.py' fails when it is run" in message
+    assert "nothing_of_this_name" in message
+
+
+def test_an_unexpected_failure_shows_no_traceback_unless_asked(here, capsys, monkeypatch):
+    (here / "odd.py").write_text(
+        "import torch.nn as nn, pyro, pyro.distributions as dist\n"
+        "class Odd(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Linear(3, 3)\n"
+        "    def guide(self, x):\n"
+        "        pyro.sample('z', dist.Normal(self.layer(x), 1.0))\n"
+        "    model = guide\n"
+    )
+    assert main(["train", "odd.py:Odd"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("pyrovae: RuntimeError: mat1 and mat2")
+    assert "PYROVAE_TRACEBACK=1" in error
+    monkeypatch.setenv("PYROVAE_TRACEBACK", "1")
+    with pytest.raises(RuntimeError):
+        main(["train", "odd.py:Odd", "--run_dir", "other"])
