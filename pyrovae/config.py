@@ -36,7 +36,7 @@ class Configured:
                 object.__setattr__(self, "_arguments", arguments | bound.get("kwargs", {}))
             init(self, *args, **kwargs)
 
-        cls.__init__ = remember  # ty: ignore[invalid-assignment]
+        cls.__init__ = remember
 
 
 def nearest(name: str, known: Iterable[str], remedy: str | None = None) -> str:

@@ -67,7 +67,7 @@ class _ContinuousBernoulli(dist.ContinuousBernoulli):
         size = self.logits.abs()
         near = size < 1e-2
         safe = torch.where(near, torch.ones_like(size), size)  # keeps the unused branch's gradient finite
-        far = safe.log() + torch.log1p((-safe).exp()) - torch.log1p(-(-safe).exp())
+        far = safe.log() + torch.log1p((-safe).exp()) - (-torch.expm1(-safe)).log()
         return torch.where(near, math.log(2) + size.square() / 12, far)
 
 
@@ -115,6 +115,8 @@ class Normal(Likelihood):
         scale: σ itself, fixed; "learned" for one learned σ; "per_pixel" for a σ_d(z) from the decoder.
         minimum_scale: the smallest σ that is learned; without one the density of flat pixels has no bound.
     """
+
+    fixed_scale: Tensor
 
     def __init__(
         self,

@@ -37,7 +37,8 @@ class Parser(ArgumentParser):
     """jsonargparse's parser; a mistake is one ValueError, with the nearest option."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"exit_on_error": False, "formatter_class": _Formatter} | kwargs)
+        kwargs = {"exit_on_error": False, "formatter_class": _Formatter} | kwargs
+        super().__init__(*args, **kwargs)
 
     def read(self, words: list[str]) -> dict[str, Any]:
         """The settings as plain data. Raises ValueError."""
@@ -168,7 +169,7 @@ def train_parser(cls: Any) -> Parser:
             default = DEFAULTS.get(option)
             parser.add_subclass_arguments(base, option, skip=filled, required=False, default=default, metavar="NAME")
     parser.add_argument("--schedule", choices=list(SCHEDULES), default="cosine", help="of the learning rate")
-    skip = {"vae", "data", "objective", "schedule", "optimizer", "run_dir", "resume", "progress"}
+    skip: set[str | int] = {"vae", "data", "objective", "schedule", "optimizer", "run_dir", "resume", "progress"}
     parser.add_function_arguments(fit, skip=skip)
     parser.add_argument("--run_dir", type=str | None, default=None, help="the run folder (default: runs/MODEL-DATA)")
     parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch in run_dir")

@@ -167,7 +167,7 @@ def test_generate_is_seeded(trained, capsys):
 
 
 def test_ctrl_c_ends_a_run_cleanly_and_it_resumes(here):
-    words = ["train", "--latent", "2", "--hidden", "[16]", "--epochs", "3000", "--run_dir", "r", "--test_particles", "5"]
+    words = ["train", *SMALL, "--epochs", "3000", "--run_dir", "r"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(
         [sys.executable, "-m", "pyrovae", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment

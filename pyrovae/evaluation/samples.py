@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ..program import AtMean, Unobserved, Values, evaluating, home, latents, sample_sites, seeded
+from ..program.checks import check_finite
 
 Sites = Tensor | dict[str, Tensor]  # one tensor where there is one site, else a tensor for every name
 
@@ -135,7 +138,9 @@ def traverse(
 
 def _codes(vae: Any, x: Tensor, seed: int) -> dict[str, Tensor]:
     device, dtype = home(vae)
-    with evaluating(vae), seeded(seed, device), AtMean():
+    if not isinstance(x, FakeTensor):
+        check_finite("encode", x)
+    with evaluating(vae), seeded(seed, device), pyro.validation_enabled(False), AtMean():
         trace = poutine.trace(vae.guide).get_trace(x.to(device, dtype))
     return {name: trace.nodes[name]["value"] for name in latents(trace)}
 
@@ -156,7 +161,7 @@ def _unconditioned(vae: Any, values: Callable[[Any], Any], n: int, seed: int, li
     device, dtype = home(vae)
     shape = [n, *(like.shape[1:] if like is not None else [])]
     blank = torch.zeros(shape, device=device, dtype=dtype)
-    with evaluating(vae), seeded(seed, device):
+    with evaluating(vae), seeded(seed, device), pyro.validation_enabled(False):
         try:
             return poutine.trace(values(Unobserved()(vae.model))).get_trace(blank)
         except Exception as error:

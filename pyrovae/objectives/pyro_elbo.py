@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pyro
-import torch.nn as nn
 from torch import Tensor
 
 from ..program import GenerativeProgram
@@ -45,7 +44,7 @@ class PyroELBO(Objective):
 _names = (f"pyrovae{n}" for n in itertools.count())
 
 
-def to_pyro(vae: nn.Module) -> tuple[Callable[[Tensor], Any], Callable[[Tensor], Any]]:
+def to_pyro(vae: Any) -> tuple[Callable[[Tensor], Any], Callable[[Tensor], Any]]:
     """(model, guide) for `pyro.infer.SVI`, with the parameters of `vae` registered in Pyro's param store.
 
     Every call takes a fresh name: two modules under one name would share it, and the second would never train.

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from .sites import DATA, data_frames, family, latents, sample_sites
 
@@ -79,7 +78,7 @@ _SUPPORTS = {
 
 def check_finite(who: str, x: Tensor) -> None:
     """Refuse NaN and infinity. Reads a value back: for the start, not for the step. Raises ValueError."""
-    if isinstance(x, FakeTensor) or not x.is_floating_point():
+    if not x.is_floating_point():
         return
     bad = int((~torch.isfinite(x)).sum())
     if bad:
@@ -97,8 +96,6 @@ def check_support(name: str, distribution: Any, x: Tensor) -> None:
             f"site {name!r} expects events of shape {list(event)}, got data of shape {list(x.shape)}; reshape the data "
             "or build the model for them"
         )
-    if isinstance(x, FakeTensor):
-        return
     check_finite(f"site {name!r}", x)
     kind = family(distribution)
     support = distribution.support

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch.nn as nn
 
 
 @contextmanager
-def evaluating(vae: Any) -> Iterator[None]:
+def evaluating(vae: Any) -> Generator[None]:
     """Evaluation mode without gradients; every submodule's own mode is put back afterwards."""
     modules = list(vae.modules()) if isinstance(vae, nn.Module) else []
     modes = [m.training for m in modules]
@@ -26,7 +26,7 @@ def evaluating(vae: Any) -> Iterator[None]:
 
 
 @contextmanager
-def seeded(seed: int | None, device: torch.device | str = "cpu") -> Iterator[None]:
+def seeded(seed: int | None, device: torch.device | str = "cpu") -> Generator[None]:
     """Random numbers of this seed inside, the caller's own stream untouched outside; None leaves all as it is."""
     if seed is None:
         yield

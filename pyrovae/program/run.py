@@ -82,12 +82,14 @@ def densities(vae: GenerativeProgram, x: Tensor, particles: int = 1, aligned: bo
     torch.Size([5, 7])
     """
     check_arguments(vae, x, particles)
-    if pyro.infer.util.is_validation_enabled():
-        check_finite("densities", x)
-    layout = _layout(vae, x) if particles > 1 else Layout()
-    if aligned and layout.fold_model:
-        layout = replace(layout, fold_guide=True)
-    return _densities(vae, x, particles, layout)
+    validate = pyro.infer.util.is_validation_enabled() and not isinstance(x, FakeTensor)  # it reads values
+    with pyro.validation_enabled(validate):
+        if validate:
+            check_finite("densities", x)
+        layout = _layout(vae, x) if particles > 1 else Layout()
+        if aligned and layout.fold_model:
+            layout = replace(layout, fold_guide=True)
+        return _densities(vae, x, particles, layout)
 
 
 def _densities(
@@ -133,6 +135,7 @@ def _trace(
 
 def _fold(value: Tensor, site: Site, layout: Layout) -> Tensor:
     """[K, *plates, *event] -> the same with K·B rows where the data plate has B."""
+    assert site.data_dim is not None  # only a program without global sites is folded
     data = layout.nesting + 1 + site.data_dim  # the particle plate is dimension 0, the data plate this one
     return value.movedim(0, data - 1).flatten(data - 1, data)
 

@@ -30,7 +30,7 @@ SCHEDULES: dict[str, Schedule] = {"constant": constant, "cosine": cosine, "linea
 
 def find_schedule(schedule: str | Schedule) -> Schedule:
     """A schedule by name, or the function itself. Raises ValueError with the nearest match."""
-    if callable(schedule):
+    if not isinstance(schedule, str):
         return schedule
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}; {nearest(schedule, SCHEDULES)}")

@@ -1,0 +1,252 @@
+"""What the tests share: programs with known answers, one small VAE a likelihood, statistical and device checks."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+import torch.nn as nn
+from scipy import stats
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import pyrovae as pv
+from pyrovae import likelihoods, posteriors, priors
+from pyrovae.networks import pair
+
+F64 = torch.float64
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    """Every test starts alike, and leaves torch and Pyro as it found them."""
+    torch.set_num_threads(1)
+    pyro.clear_param_store()
+    pyro.enable_validation(True)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+    yield
+    pyro.clear_param_store()
+    torch.set_default_dtype(torch.float32)
+
+
+# Programs with known answers
+
+
+class LinearGaussian(nn.Module):
+    """z ~ 𝒩(0, I_L), x | z ~ 𝒩(W z + b, σ² I_D); the guide is exact, or 𝒩(A x + c, diag s²)."""
+
+    def __init__(self, latent: int = 2, event: int = 3, guide: str = "exact", size: int | None = None) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(1)
+        self.w = nn.Parameter(torch.randn(event, latent, generator=g, dtype=F64))
+        self.b = nn.Parameter(torch.randn(event, generator=g, dtype=F64))
+        self.log_sigma = nn.Parameter(torch.tensor(-0.3, dtype=F64))
+        self.exact, self.size = guide == "exact", size
+        if not self.exact:
+            self.a = nn.Parameter(0.3 * torch.randn(latent, event, generator=g, dtype=F64))
+            self.c = nn.Parameter(0.3 * torch.randn(latent, generator=g, dtype=F64))
+            self.log_s = nn.Parameter(torch.full((latent,), -0.5, dtype=F64))
+
+    def plate(self, x: Tensor) -> Any:
+        """The data plate, a minibatch of `size` rows if that is given."""
+        return pyro.plate("data", self.size or len(x), subsample_size=len(x) if self.size else None)
+
+    def model(self, x: Tensor) -> None:
+        latent = self.w.shape[1]
+        with self.plate(x):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(latent), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z @ self.w.T + self.b, self.log_sigma.exp()).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        with self.plate(x):
+            pyro.sample("z", self.true_posterior(x) if self.exact else self.posterior(x))
+
+    def posterior(self, x: Tensor) -> Any:
+        return dist.Normal(x @ self.a.T + self.c, self.log_s.exp()).to_event(1)
+
+    def true_posterior(self, x: Tensor) -> Any:
+        precision = torch.eye(self.w.shape[1], dtype=F64) + self.w.T @ self.w / (2 * self.log_sigma).exp()
+        cov = torch.linalg.inv(precision)
+        loc = (x - self.b) @ self.w @ cov / (2 * self.log_sigma).exp()
+        return dist.MultivariateNormal(loc, (cov + cov.T) / 2)
+
+    def log_evidence(self, x: Tensor) -> Tensor:
+        """log 𝒩(x; b, W Wᵀ + σ² I): [B]."""
+        cov = self.w @ self.w.T + (2 * self.log_sigma).exp() * torch.eye(len(self.b), dtype=F64)
+        return dist.MultivariateNormal(self.b, cov).log_prob(x)
+
+    def data(self, n: int) -> Tensor:
+        return torch.randn(n, len(self.b), dtype=F64)
+
+
+class TwoLatents(nn.Module):
+    """z2 ~ 𝒩(0, 1), z1 | z2 ~ 𝒩(w z2, s²), x | z1 ~ 𝒩(v z1, t²), all of one dimension.
+
+    The guide goes "up", q(z1 | x) q(z2 | z1), where it may be "exact", or "down", q(z2 | x) q(z1 | z2, x).
+    """
+
+    def __init__(self, guide: str = "up") -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor([0.8, 1.3, 0.7, 0.6], dtype=F64))  # w, v, s, t
+        self.phi = nn.Parameter(torch.tensor([0.4, 0.5, 0.6, 0.7], dtype=F64))  # slopes and scales of z1 | x, z2 | z1
+        self.kind = guide
+
+    def model(self, x: Tensor) -> None:
+        w, v, s, t = self.theta
+        with pyro.plate("data", len(x)):
+            z2 = pyro.sample("z2", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
+            z1 = pyro.sample("z1", dist.Normal(w * z2, s).to_event(1))
+            pyro.sample("x", dist.Normal(v * z1, t).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        a, c, p, r = self.true_phi() if self.kind == "exact" else self.phi
+        with pyro.plate("data", len(x)):
+            if self.kind == "down":
+                z2 = pyro.sample("z2", dist.Normal(a * x, p).to_event(1))
+                pyro.sample("z1", dist.Normal(c * (x + z2), r).to_event(1))
+                return
+            z1 = pyro.sample("z1", dist.Normal(a * x, p).to_event(1))
+            pyro.sample("z2", dist.Normal(c * z1, r).to_event(1))
+
+    def true_phi(self) -> tuple[Tensor, ...]:
+        w, v, s, t = self.theta
+        prior = w**2 + s**2  # Var z1
+        var1 = 1 / (1 / prior + v**2 / t**2)
+        var2 = 1 / (1 + w**2 / s**2)
+        return var1 * v / t**2, var2 * w / s**2, var1.sqrt(), var2.sqrt()
+
+    def log_evidence(self, x: Tensor) -> Tensor:
+        w, v, s, t = self.theta
+        return dist.Normal(0.0, (v**2 * (w**2 + s**2) + t**2).sqrt()).log_prob(x).sum(-1)
+
+    def data(self, n: int) -> Tensor:
+        return torch.randn(n, 1, dtype=F64)
+
+
+class Global(nn.Module):
+    """θ ~ 𝒩(0, 1) for the whole data set, z ~ 𝒩(θ, 1), x ~ 𝒩(z, 1)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.loc = nn.Parameter(torch.tensor(0.3, dtype=F64))
+        self.slope = nn.Parameter(torch.tensor(0.4, dtype=F64))
+
+    def model(self, x: Tensor) -> None:
+        theta = pyro.sample("theta", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("data", self.size, subsample=torch.arange(len(x), device=x.device)):
+            z = pyro.sample("z", dist.Normal(theta, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        pyro.sample("theta", dist.Normal(self.loc, 0.4))
+        with pyro.plate("data", self.size, subsample=torch.arange(len(x), device=x.device)):
+            pyro.sample("z", dist.Normal(self.slope * x, 0.7))
+
+
+EXACT: dict[str, Callable[[], Any]] = {
+    "one latent": lambda: LinearGaussian(),
+    "two latents": lambda: TwoLatents("exact"),
+}
+FREE: dict[str, Callable[[], Any]] = {
+    "one latent": lambda: LinearGaussian(guide="free"),
+    "two latents": lambda: TwoLatents("up"),
+    "two latents, downwards": lambda: TwoLatents("down"),
+}
+
+
+# The parts, one table a role: a line buys the whole suite
+
+EVENT = [1, 5, 4]
+
+# name: constructor from the latent size
+PRIORS: dict[str, Callable[[int], nn.Module]] = {
+    "StandardNormal": priors.StandardNormal,
+}
+# name: class
+POSTERIORS: dict[str, type[posteriors.Posterior]] = {
+    "DiagonalNormal": posteriors.DiagonalNormal,
+}
+# name: class, options, data from uniform numbers
+LIKELIHOODS: dict[str, tuple[type[likelihoods.Likelihood], dict[str, Any], Callable[[Tensor], Tensor]]] = {
+    "Bernoulli": (likelihoods.Bernoulli, {}, lambda u: (u < 0.5).to(u.dtype)),
+    "ContinuousBernoulli": (likelihoods.ContinuousBernoulli, {}, lambda u: u),
+    "Binomial": (likelihoods.Binomial, {"total_count": 16}, lambda u: (17 * u).floor().clamp(max=16)),
+    "Normal learned": (likelihoods.Normal, {}, lambda u: 4 * u - 2),
+    "Normal fixed": (likelihoods.Normal, {"scale": 0.5}, lambda u: 4 * u - 2),
+    "Normal per pixel": (likelihoods.Normal, {"scale": "per_pixel"}, lambda u: 4 * u - 2),
+}
+# name: encoder and decoder, widths
+NETWORKS: dict[str, list[int]] = {"mlp": [6], "conv": [3, 4]}
+
+
+def small_vae(
+    likelihood: str = "Bernoulli",
+    network: str = "mlp",
+    prior: str = "StandardNormal",
+    posterior: str = "DiagonalNormal",
+    latent: int = 2,
+    event: list[int] = EVENT,
+) -> pv.models.VAE:
+    """A VAE of a few dozen weights."""
+    p, (r, options, _), q = PRIORS[prior], LIKELIHOODS[likelihood], POSTERIORS[posterior]
+    encoder, decoder = pair(
+        network, event, q.code(latent), latent, r.decoded(event, **options), NETWORKS[network], "tanh"
+    )
+    return pv.models.VAE(p(latent), r(decoder, **options), q(encoder))
+
+
+def small_data(likelihood: str = "Bernoulli", n: int = 4, event: list[int] = EVENT, dtype: Any = F64) -> Tensor:
+    """Data that the likelihood of this name gives a density to."""
+    return LIKELIHOODS[likelihood][2](torch.rand(n, *event, dtype=dtype))
+
+
+class Toy:
+    """A data set, as far as VAE.build looks at one."""
+
+    def __init__(self, values: str = "binary", event: list[int] = EVENT, levels: int | None = None) -> None:
+        self.event_shape, self.values, self.levels = tuple(event), values, levels
+
+    def batches(self, split: str, batch_size: int, shuffle: bool = True) -> Iterator[Tensor]:
+        yield 8 + 4 * torch.randn(batch_size, *self.event_shape)
+
+
+# Checks
+
+
+def gradients(module: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    """The gradient of a loss by parameter name; one that is not reached fails."""
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+
+
+def reached(module: nn.Module, loss: Tensor) -> None:
+    """The loss has a finite gradient, not identically zero, for every parameter."""
+    for name, g in gradients(module, loss).items():
+        assert torch.isfinite(g).all(), name
+        assert g.abs().max() > 0, name
+
+
+def z_test(draws: Tensor, exact: Tensor, failure_rate: float = 1e-6) -> None:
+    """The mean of independent draws [n, m] is `exact` [m]: one test over all m, wrong this often for right code."""
+    n, m = draws.shape
+    t = (draws.mean(0) - exact) / (draws.std(0) / math.sqrt(n))
+    limit = stats.t.isf(failure_rate / 2 / m, n - 1)
+    assert t.abs().max() < limit, f"|t| = {t.abs().max():.2f} over the limit {limit:.2f} at {int(t.abs().argmax())}"
+
+
+@contextmanager
+def fake_cuda() -> Iterator[None]:
+    """Tensors without numbers, on a CUDA device that need not be there; build under `torch.device("cuda")`."""
+    with FakeTensorMode(), pyro.validation_enabled(False):
+        yield

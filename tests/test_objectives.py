@@ -1,0 +1,683 @@
+"""Objectives: identities, the same numbers as Pyro, unbiased gradients, tracing and placement."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import types
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+import torch.nn as nn
+from conftest import (
+    EXACT,
+    F64,
+    FREE,
+    LIKELIHOODS,
+    NETWORKS,
+    Global,
+    LinearGaussian,
+    TwoLatents,
+    fake_cuda,
+    gradients,
+    reached,
+    small_data,
+    small_vae,
+    z_test,
+)
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import pyrovae as pv
+from pyrovae.objectives import ELBO, IWAE, BetaELBO, PyroELBO
+from pyrovae.objectives.elbo import rate
+from pyrovae.objectives.importance import log_mean_exp
+
+TIGHT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def half_warm(**options):
+    objective = BetaELBO(warmup=2, **options)
+    objective.advance(1)
+    return objective
+
+
+# Ours; a line here buys every test that takes OBJECTIVES
+OBJECTIVES = {
+    "ELBO": ELBO,
+    "ELBO 3": lambda: ELBO(3),
+    "ELBO analytic": lambda: ELBO(kl="analytic"),
+    "ELBO analytic 3": lambda: ELBO(3, kl="analytic"),
+    "IWAE 1": lambda: IWAE(1),
+    "IWAE 3": lambda: IWAE(3),
+    "beta": lambda: BetaELBO(beta=4.0),
+    "beta sampled 3": lambda: BetaELBO(beta=0.5, particles=3, kl="sampled"),
+    "warm-up": lambda: half_warm(beta=4.0),
+    "free bits": lambda: BetaELBO(free_bits=0.05, particles=3),
+}
+
+
+def run(objective, vae, x, seed=5):
+    torch.manual_seed(seed)
+    return objective(vae, x)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+class TestObjectives:
+    def test_estimate(self, name):
+        vae, x = small_vae().double(), small_data()
+        e = run(OBJECTIVES[name](), vae, x)
+        assert e.bound.shape == e.surrogate.shape == (4,)
+        assert e.bound.dtype == e.surrogate.dtype == F64
+        assert not e.bound.requires_grad
+        assert torch.equal(run(OBJECTIVES[name](), vae, x).bound, e.bound)
+        reached(vae, e.surrogate.mean())
+
+    def test_rows_are_independent(self, name):
+        """A datum's bound does not depend on its neighbours; the guide's noise is held fixed."""
+        vae, x = small_vae().double(), small_data(n=3)
+        for p in vae.posterior.parameters():
+            nn.init.zeros_(p)
+        whole = run(OBJECTIVES[name](), vae, x).bound
+        other = run(OBJECTIVES[name](), vae, torch.cat([x[:2], 1 - x[2:]])).bound
+        torch.testing.assert_close(whole[:2], other[:2], **TIGHT)
+        assert whole[2] != other[2]
+
+    def test_state_round_trip(self, name):
+        objective, vae, x = OBJECTIVES[name](), small_vae().double(), small_data()
+        objective.advance(0.5)
+        again = OBJECTIVES[name]()
+        again.load_state_dict(objective.state_dict())
+        assert torch.equal(run(again, vae, x).surrogate, run(objective, vae, x).surrogate)
+
+    def test_no_gradient_needed(self, name):
+        with torch.no_grad():
+            assert torch.isfinite(OBJECTIVES[name]()(small_vae().double(), small_data()).bound).all()
+
+    def test_traces_whole(self, name):
+        check_trace(small_vae(), OBJECTIVES[name](), small_data(dtype=torch.float32))
+
+    def test_stays_on_its_device(self, name):
+        check_device(small_vae, OBJECTIVES[name], small_data)
+
+
+# A rate in closed form leaves the noise of the rest; a full covariance has no closed form with the prior
+EXACT_CASES = [
+    (n, m)
+    for n, m in itertools.product(OBJECTIVES, EXACT)
+    if m == "one latent" or vars(OBJECTIVES[n]()).get("kl") != "analytic"
+]
+
+
+@pytest.mark.parametrize(("name", "model"), EXACT_CASES)
+def test_bound_is_tight_at_the_exact_posterior(name, model):
+    """Bound = log p(x), for any number of particles and any β."""
+    vae = EXACT[model]()
+    x = vae.data(5)
+    torch.testing.assert_close(OBJECTIVES[name]()(vae, x).bound, vae.log_evidence(x).detach(), **TIGHT)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_every_vae(likelihood, network):
+    reached(vae := small_vae(likelihood, network).double(), ELBO(2)(vae, small_data(likelihood)).surrogate.mean())
+    check_trace(small_vae(likelihood, network), IWAE(3), small_data(likelihood, dtype=torch.float32))
+    check_device(lambda: small_vae(likelihood, network), lambda: IWAE(3), lambda **o: small_data(likelihood, **o))
+
+
+# Against Pyro, under one seed
+
+ONE_SEED = {
+    "ELBO, K=1": (lambda: ELBO(1), lambda: Trace_ELBO(max_plate_nesting=1)),
+    "ELBO, K=4": (lambda: ELBO(4), lambda: Trace_ELBO(4, max_plate_nesting=1, vectorize_particles=True)),
+    "analytic, K=1": (lambda: ELBO(1, "analytic"), lambda: TraceMeanField_ELBO(max_plate_nesting=1)),
+    "analytic, K=4": (
+        lambda: ELBO(4, "analytic"),
+        lambda: TraceMeanField_ELBO(4, max_plate_nesting=1, vectorize_particles=True),
+    ),
+    "beta=1, K=4": (
+        lambda: BetaELBO(particles=4),
+        lambda: TraceMeanField_ELBO(4, max_plate_nesting=1, vectorize_particles=True),
+    ),
+    "IWAE, K=1": (lambda: IWAE(1), lambda: Trace_ELBO(max_plate_nesting=1)),
+    "IWAE, K=4": (lambda: IWAE(4), lambda: RenyiELBO(0, 4, max_plate_nesting=1, vectorize_particles=True)),
+}
+MODELS = {**FREE, "vae": lambda: small_vae().double(), "conv": lambda: small_vae("Binomial", "conv").double()}
+
+
+def some(vae, name="Bernoulli", n=4):
+    if not isinstance(vae, pv.models.VAE):
+        return vae.data(n)
+    return small_data(type(vae.likelihood).__name__, n)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("case", ONE_SEED)
+@pytest.mark.filterwarnings("ignore:.*was not registered in the param store:UserWarning")
+def test_equals_pyro(case, model):
+    """Loss and every gradient; Pyro's loss is the sum over the batch."""
+    ours, theirs = ONE_SEED[case]
+    if model == "two latents" and isinstance(theirs(), TraceMeanField_ELBO):
+        model = "two latents, downwards"  # Pyro's closed form is for guides in the order of the model
+    vae = MODELS[model]()
+    x, other = some(vae), copy.deepcopy(vae)
+    e = run(ours(), vae, x)
+    (-e.surrogate.sum()).backward()
+    torch.manual_seed(5)
+    loss = theirs().loss_and_grads(*pv.to_pyro(other), x)
+    assert -e.bound.sum().item() == pytest.approx(loss, rel=1e-10)
+    for (name, a), b in zip(vae.named_parameters(), other.parameters(), strict=True):
+        assert a.grad.abs().max() > 0, name
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-8, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("particles", [1, 4])
+@pytest.mark.parametrize("size", [None, 40])
+def test_minibatch_equals_pyro(size, particles):
+    """N times the mean over a minibatch is Pyro's total under its own plate scale."""
+    vae = LinearGaussian(guide="free", size=size)
+    x = vae.data(4)
+    mean = run(ELBO(particles), vae, x).surrogate.mean()
+    torch.manual_seed(5)
+    pyro_elbo = Trace_ELBO(particles, max_plate_nesting=1, vectorize_particles=particles > 1)
+    loss = pyro_elbo.differentiable_loss(vae.model, vae.guide, x)
+    torch.testing.assert_close(-mean * (size or 4), loss, **TIGHT)
+    ours, theirs = gradients(vae, -mean * (size or 4)), gradients(vae, loss)
+    for name, g in ours.items():
+        torch.testing.assert_close(g, theirs[name], rtol=1e-8, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("particles", [1, 4])
+@pytest.mark.parametrize("objective", [ELBO, lambda k: BetaELBO(particles=k, kl="sampled")])
+def test_global_latent_is_counted_once(objective, particles):
+    """N times the mean over a minibatch is Pyro's total, in which θ stands once and the data N / B times."""
+    vae, x = Global(40), torch.randn(4, dtype=F64)
+    e = run(objective(particles), vae, x)
+    torch.manual_seed(5)
+    pyro_elbo = Trace_ELBO(particles, max_plate_nesting=1, vectorize_particles=particles > 1)
+    loss = pyro_elbo.differentiable_loss(vae.model, vae.guide, x)
+    torch.testing.assert_close(-40 * e.bound.mean(), loss.detach(), **TIGHT)
+    ours, theirs = gradients(vae, -40 * e.surrogate.mean()), gradients(vae, loss)
+    for name, g in ours.items():
+        torch.testing.assert_close(g, theirs[name], **TIGHT, msg=name)
+
+
+@pytest.mark.parametrize("particles", [1, 4])
+def test_iwae_refuses_a_global_latent(particles):
+    with pytest.raises(ValueError, match=r"IWAE weighs particles datum by datum.* 'theta' is outside it. Use .*ELBO"):
+        IWAE(particles)(Global(40), torch.randn(4, dtype=F64))
+
+
+# Identities
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_one_particle_is_the_elbo(model):
+    vae = MODELS[model]()
+    x = some(vae)
+    a, b = run(IWAE(1), vae, x), run(ELBO(1), vae, x)
+    torch.testing.assert_close(a.bound, b.bound, **TIGHT)
+    ga, gb = gradients(vae, a.surrogate.mean()), gradients(vae, b.surrogate.mean())
+    for name, g in ga.items():
+        torch.testing.assert_close(g, gb[name], **TIGHT)
+
+
+@pytest.mark.parametrize("model", FREE)
+def test_bounds_are_functions_of_the_weights(model):
+    vae = FREE[model]()
+    x = vae.data(5)
+    torch.manual_seed(5)
+    w = pv.densities(vae, x, 4).log_weight.detach()
+    torch.testing.assert_close(run(ELBO(4), vae, x).bound, w.mean(0), **TIGHT)
+    torch.testing.assert_close(run(IWAE(4), vae, x).bound, w.exp().mean(0).log(), **TIGHT)
+
+
+def test_log_mean_exp_does_not_overflow():
+    w = torch.tensor([[1000.0, -1000.0], [1000.0, -1002.0]], dtype=F64)
+    expected = torch.tensor([1000.0, -1000 + math.log((1 + math.exp(-2)) / 2)], dtype=F64)
+    torch.testing.assert_close(log_mean_exp(w), expected, **TIGHT)
+
+
+@pytest.mark.parametrize("model", FREE)
+def test_analytic_rate(model):
+    """The closed form is the mean of log q − log p over draws: a z-test, wrong once in 1e6."""
+    vae = FREE[model]()
+    with torch.no_grad():
+        d = pv.densities(vae, vae.data(3), 20_000)
+        difference = rate(d, "sampled") - rate(d, "analytic")
+    assert difference.std() > 0.1
+    z_test(difference, torch.zeros(3, dtype=F64))
+
+
+def test_analytic_rate_by_hand():
+    """KL(𝒩(μ, s²) ‖ 𝒩(0, 1)) = Σ (s² + μ² − 1) / 2 − log s."""
+    vae = LinearGaussian(guide="free")
+    x = vae.data(5)
+    d = pv.densities(vae, x, 3)
+    mu, s = x @ vae.a.T + vae.c, vae.log_s.exp()
+    kl = ((s**2 + mu**2 - 1) / 2 - s.log()).sum(-1)
+    torch.testing.assert_close(rate(d, "analytic"), kl.expand(3, 5), **TIGHT)
+
+
+def test_analytic_elbo_beside_a_folded_model():
+    """A decoder that takes no particles: the closed form still compares distributions of one shape."""
+
+    class Softmax(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(2, 3), nn.Softmax(dim=1)).double()
+            self.encoder = nn.Linear(3, 2).double()
+
+        def model(self, x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(self.net(z), 1.0).to_event(1), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(self.encoder(x), 0.5).to_event(1))
+
+    vae, x = Softmax(), torch.randn(5, 3, dtype=F64)
+    kl = (0.25 + vae.encoder(x).square() - 1).sum(-1) / 2 - 2 * math.log(0.5)
+    for objective in (ELBO(4, "analytic"), BetaELBO(particles=4), BetaELBO(particles=4, free_bits=1e-9)):
+        e = run(objective, vae, x)
+        torch.manual_seed(5)
+        d = pv.densities(vae, x, 4, aligned=True)
+        torch.testing.assert_close(e.surrogate, d.log_likelihood.mean(0) - kl, **TIGHT)
+        reached(vae, e.surrogate.mean())
+
+
+@pytest.mark.parametrize("model", FREE)
+def test_iwae_rises_to_the_evidence(model):
+    """𝓛_1 < 𝓛_3 < 𝓛_30 < log p(x) on average, each gap five standard errors wide."""
+    vae = FREE[model]()
+    x = vae.data(1).expand(20_000, -1)
+    with torch.no_grad():
+        bounds = [IWAE(k)(vae, x).bound for k in (1, 3, 30)] + [vae.log_evidence(x)]
+    for a, b in itertools.pairwise(bounds):
+        gap = b - a
+        assert gap.mean() > 5 * gap.std() / math.sqrt(len(gap))
+
+
+def test_weights_average_to_the_evidence():
+    """E_q[w] = p(x): a z-test, wrong once in 1e6, for a guide wide enough to give w a variance."""
+    vae = TwoLatents()
+    with torch.no_grad():
+        vae.phi[2:] = 1.2
+        x = vae.data(3)
+        w = (pv.densities(vae, x, 50_000).log_weight - vae.log_evidence(x)).exp()
+    z_test(w, torch.ones(3, dtype=F64))
+
+
+# Unbiased gradients: the mean of 1e5 single-draw estimates against the gradient of the exact bound
+
+
+def exact_bound(vae, x, particles, value):
+    """E[value] over the guide's noise, by Gauss-Hermite quadrature in each of K dimensions; L = 1, one datum."""
+    t, w = (torch.as_tensor(a) for a in np.polynomial.hermite.hermgauss(60))
+    noise = torch.cartesian_prod(*[2**0.5 * t] * particles).reshape(-1, particles).T  # [K, G]
+    weight = torch.cartesian_prod(*[w / math.pi**0.5] * particles).reshape(-1, particles).prod(1)  # [G]
+    mu, s, sigma = x[0] @ vae.a[0] + vae.c[0], vae.log_s[0].exp(), vae.log_sigma.exp()
+    z = mu + s * noise
+
+    def log_normal(x, loc, scale):
+        return -0.5 * ((x - loc) / scale) ** 2 - scale.log() - 0.5 * math.log(2 * math.pi)
+
+    log_prior = log_normal(z, 0.0, torch.ones((), dtype=F64))
+    log_likelihood = log_normal(x[0], z[..., None] * vae.w[:, 0] + vae.b, sigma).sum(-1)
+    log_posterior = log_normal(z, mu, s)
+    return (weight * value(log_prior, log_likelihood, log_posterior)).sum()
+
+
+def weighed(beta):
+    return lambda p, r, q: (r - beta * (q - p)).mean(0)
+
+
+def importance(p, r, q):
+    return (p + r - q).exp().mean(0).log()
+
+
+UNBIASED = {
+    "ELBO": (ELBO, 1, weighed(1)),
+    "ELBO 3": (lambda: ELBO(3), 1, weighed(1)),
+    "ELBO analytic": (lambda: ELBO(kl="analytic"), 1, weighed(1)),
+    "IWAE 1": (lambda: IWAE(1), 1, weighed(1)),
+    "IWAE 2": (lambda: IWAE(2), 2, importance),
+    "beta": (lambda: BetaELBO(beta=4.0), 1, weighed(4)),
+    "beta sampled 3": (lambda: BetaELBO(beta=0.5, particles=3, kl="sampled"), 1, weighed(0.5)),
+    "warm-up": (lambda: half_warm(beta=4.0), 1, weighed(2)),
+}
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_gradient_is_unbiased(name):
+    """One z-test over all parameters of model and guide, wrong once in 1e6."""
+    build, particles, value = UNBIASED[name]
+    objective, vae = build(), LinearGaussian(latent=1, event=2, guide="free")
+    x = vae.data(1)
+    exact = gradients(vae, exact_bound(vae, x, particles, value))
+    rows = x.expand(1000, -1)
+    draws = []
+    for _ in range(100):
+        g = gradients(vae, objective(vae, rows).surrogate.mean())
+        draws.append(torch.cat([v.flatten() for v in g.values()]))
+    z_test(torch.stack(draws), torch.cat([v.flatten() for v in exact.values()]))
+
+
+def test_quadrature_is_the_exact_bound():
+    """The reference of the z-test itself: at the exact posterior every bound is log p(x)."""
+    vae = LinearGaussian(latent=1, event=2, guide="free")
+    x = vae.data(1)
+    with torch.no_grad():
+        q = vae.true_posterior(x)
+        variance = q.covariance_matrix[0, 0]
+        vae.a.copy_(variance * vae.w.T / (2 * vae.log_sigma).exp())
+        vae.c.copy_(-vae.a @ vae.b)
+        vae.log_s.copy_(variance.log() / 2)
+    for particles, value in ((1, weighed(1)), (2, importance)):
+        torch.testing.assert_close(exact_bound(vae, x, particles, value), vae.log_evidence(x)[0], **TIGHT)
+
+
+# BetaELBO
+
+
+@pytest.mark.parametrize("model", FREE)
+@pytest.mark.parametrize("kl", ["sampled", "analytic"])
+def test_beta_of_one_is_the_elbo(kl, model):
+    vae = FREE[model]()
+    x = vae.data(5)
+    a, b = run(BetaELBO(beta=1, particles=3, kl=kl), vae, x), run(ELBO(3, kl), vae, x)
+    torch.testing.assert_close(a.bound, b.bound, **TIGHT)
+    torch.testing.assert_close(a.surrogate, b.surrogate, **TIGHT)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0, 7.0])
+@pytest.mark.parametrize("kl", ["sampled", "analytic"])
+def test_beta_weighs_the_rate_alone(kl, beta):
+    """Surrogate −(D + βR), bound −(D + R)."""
+    vae = LinearGaussian(guide="free")
+    x = vae.data(5)
+    e = run(BetaELBO(beta=beta, particles=3, kl=kl), vae, x)
+    torch.manual_seed(5)
+    d = pv.densities(vae, x, 3)
+    distortion, r = -d.log_likelihood, rate(d, kl)
+    torch.testing.assert_close(e.surrogate, -(distortion + beta * r).mean(0), **TIGHT)
+    torch.testing.assert_close(e.bound, -(distortion + r).mean(0).detach(), **TIGHT)
+
+
+def test_warm_up():
+    """β rises linearly from 0 and stays; the bound that is reported does not change."""
+    vae = LinearGaussian(guide="free")
+    x, objective = vae.data(5), BetaELBO(beta=4, warmup=10)
+    bound = run(objective, vae, x).bound
+    for epochs, beta in ((0, 0), (2.5, 1), (2.5, 2), (5, 4), (5, 4)):
+        objective.advance(epochs)
+        e = run(objective, vae, x)
+        torch.testing.assert_close(e.surrogate, run(BetaELBO(beta=beta), vae, x).surrogate, **TIGHT)
+        assert torch.equal(e.bound, bound)
+
+
+def test_warm_up_is_saved():
+    objective = BetaELBO(warmup=10)
+    objective.advance(3)
+    again = BetaELBO(warmup=10)
+    again.load_state_dict(objective.state_dict())
+    assert again.epoch.item() == 3
+
+
+def two_rates():
+    """A guide whose first dimension is the prior (rate 0), the second far from it."""
+    vae = LinearGaussian(guide="free")
+    with torch.no_grad():
+        vae.a[0], vae.c[0], vae.log_s[0] = 0, 0, 0
+        vae.c[1] = 3.0
+    return vae
+
+
+@pytest.mark.parametrize("particles", [1, 3])
+def test_free_bits_hold_each_dimension(particles):
+    """max(λ, mean KL_j) takes the place of KL_j, and no gradient passes where λ holds."""
+    vae, floor = two_rates(), 0.25
+    x = vae.data(5)
+    e = run(BetaELBO(beta=2, free_bits=floor, particles=particles), vae, x)
+    torch.manual_seed(5)
+    d = pv.densities(vae, x, particles)
+    second = rate(d, "analytic")  # that of the first dimension is 0
+    expected = d.log_likelihood - 2 * (floor + second)
+    torch.testing.assert_close(e.surrogate, expected.mean(0), **TIGHT)
+    torch.testing.assert_close(e.bound, (d.log_likelihood - second).mean(0).detach(), **TIGHT)
+    free = gradients(vae, e.surrogate.mean())
+    none = gradients(vae, run(BetaELBO(beta=0, particles=particles), vae, x).surrogate.mean())
+    whole = gradients(vae, run(BetaELBO(beta=2, particles=particles), vae, x).surrogate.mean())
+    for name in ("a", "c", "log_s"):
+        torch.testing.assert_close(free[name][0], none[name][0], **TIGHT)
+        torch.testing.assert_close(free[name][1], whole[name][1], **TIGHT)
+    assert free["c"][1] != none["c"][1]
+
+
+def test_free_bits_compare_means():
+    """A dimension whose mean is above λ is left alone, also in rows where it is below."""
+    vae, floor = LinearGaussian(guide="free"), 0.5
+    with torch.no_grad():
+        vae.a.copy_(torch.tensor([[1.0, 0, 0], [0.2, 0, 0]]))
+        vae.c.zero_()
+        vae.log_s.zero_()
+    x = torch.tensor([0.0, 0.5, 2.0], dtype=F64)[:, None] * torch.ones(3, dtype=F64)
+    e = run(BetaELBO(free_bits=floor), vae, x)
+    torch.manual_seed(5)
+    d = pv.densities(vae, x)
+    kl = (x @ vae.a.T).square() / 2  # [B, L]
+    assert kl[0, 0] < floor < kl[:, 0].mean()
+    assert kl[:, 1].mean() < floor
+    torch.testing.assert_close(e.surrogate, d.log_likelihood[0] - kl[:, 0] - floor, **TIGHT)
+
+
+@pytest.mark.parametrize("kl", ["analytic", "sampled"])
+def test_free_bits_below_the_rate_do_nothing(kl):
+    vae = LinearGaussian(guide="free")
+    x = vae.data(50)
+    a, b = run(BetaELBO(free_bits=1e-9, kl=kl), vae, x), run(BetaELBO(kl=kl), vae, x)
+    torch.testing.assert_close(a.surrogate, b.surrogate, **TIGHT)
+
+
+def test_free_bits_hold_whole_sites_of_draws():
+    vae, x = two_rates(), two_rates().data(5)
+    held = run(BetaELBO(free_bits=100.0, kl="sampled"), vae, x)
+    torch.manual_seed(5)
+    d = pv.densities(vae, x)
+    torch.testing.assert_close(held.surrogate, d.log_likelihood[0] - 100.0, **TIGHT)
+
+
+def test_free_bits_by_site():
+    """Each of two sites has its own floor."""
+    vae = TwoLatents()
+    x = vae.data(5)
+    e = run(BetaELBO(free_bits=100.0), vae, x)
+    torch.manual_seed(5)
+    torch.testing.assert_close(e.surrogate, pv.densities(vae, x).log_likelihood[0] - 200.0, **TIGHT)
+
+
+def test_free_bits_of_latents_in_two_dimensions():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2, 3), 1.0).to_event(2))
+            pyro.sample("x", dist.Normal(z.sum((-1, -2)), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x[:, None, None].expand(-1, 2, 3), 1.0).to_event(2))
+
+    x, vae = torch.randn(5, dtype=F64), types.SimpleNamespace(model=model, guide=guide)
+    e = run(BetaELBO(free_bits=100.0, particles=3), vae, x)
+    torch.manual_seed(5)
+    torch.testing.assert_close(e.surrogate, pv.densities(vae, x, 3).log_likelihood.mean(0) - 600.0, **TIGHT)
+
+
+# What is refused
+
+
+class Discrete(nn.Module):
+    """z ~ Bernoulli(½), x ~ 𝒩(z, 1), with the exact posterior."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.tensor(0.5, dtype=F64))
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(x.new_full((), 0.5)))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Bernoulli(logits=x - self.shift))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_discrete_guide(name):
+    vae, x = Discrete(), torch.randn(5, dtype=F64)
+    with pytest.raises(ValueError, match=r"site 'z' is Bernoulli, which has no reparametrised sampler.*zero without"):
+        OBJECTIVES[name]()(vae, x)
+    zero = x.new_zeros(())
+    evidence = torch.logaddexp(dist.Normal(zero, 1.0).log_prob(x), dist.Normal(zero + 1, 1.0).log_prob(x)) - math.log(2)
+    with torch.no_grad():
+        bound = OBJECTIVES[name]()(vae, x).bound
+    if name.startswith("IWAE") or name in ("ELBO", "ELBO 3", "beta sampled 3"):
+        torch.testing.assert_close(bound, evidence, **TIGHT)
+
+
+MESSAGES = {
+    "kl": (
+        lambda: ELBO(kl="analytical"),
+        r"unknown kl 'analytical'; did you mean 'analytic'\? Known: analytic, sampled",
+    ),
+    "beta's kl": (lambda: BetaELBO(kl="exact"), r"unknown kl 'exact'"),
+    "beta": (lambda: BetaELBO(beta=-1), r"BetaELBO expects beta of at least 0, got -1"),
+    "warm-up": (lambda: BetaELBO(warmup=-1), r"BetaELBO expects warmup of at least 0, got -1"),
+    "free bits": (lambda: BetaELBO(free_bits=-0.1), r"BetaELBO expects free_bits of at least 0, got -0.1"),
+    "iwae": (lambda: IWAE(0), r"IWAE expects at least one particle, got particles=0"),
+    "elbo": (lambda: ELBO(0)(small_vae(), torch.zeros(2, 1, 5, 4)), r"expected at least one particle, got particles=0"),
+    "renyi": (lambda: PyroELBO(RenyiELBO()), r"pyro.infer.RenyiELBO has no differentiable_loss; use .*IWAE or ELBO"),
+}
+
+
+@pytest.mark.parametrize("case", MESSAGES)
+def test_messages(case):
+    build, message = MESSAGES[case]
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+# Both ways with Pyro
+
+
+@pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])
+@pytest.mark.parametrize("model", ["one latent", "two latents, downwards"])
+def test_pyro_elbo_is_pyro_s(model, elbo):
+    vae = FREE[model]()
+    x = vae.data(5)
+    e = run(PyroELBO(elbo(max_plate_nesting=1)), vae, x)
+    assert e.bound.shape == e.surrogate.shape == (5,)
+    torch.manual_seed(5)
+    loss = elbo(max_plate_nesting=1).differentiable_loss(vae.model, vae.guide, x)
+    torch.testing.assert_close(-e.surrogate.sum(), loss, **TIGHT)
+    torch.testing.assert_close(-e.bound.sum(), loss.detach(), **TIGHT)
+    a, b = gradients(vae, -e.surrogate.sum()), gradients(vae, loss)
+    assert all(torch.allclose(g, b[n]) for n, g in a.items())
+
+
+@pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])
+def test_trains_under_svi(elbo):
+    """Two side by side: every parameter of both moves, and both losses fall."""
+    torch.manual_seed(1)
+    x, vaes = small_data(n=16), [small_vae().double() for _ in range(2)]
+    before = [[p.detach().clone() for p in v.parameters()] for v in vaes]
+    svis = [SVI(*pv.to_pyro(v), pyro.optim.Adam({"lr": 0.01}), elbo()) for v in vaes]
+    losses = torch.tensor([[svi.step(x) for svi in svis] for _ in range(100)])
+    assert (losses[-20:].mean(0) < losses[:20].mean(0) - 10).all()
+    for v, old in zip(vaes, before, strict=True):
+        assert all((p - o).abs().max() > 0.01 for p, o in zip(v.parameters(), old, strict=True))
+
+
+# Capture and placement
+
+
+class Step(nn.Module):
+    def __init__(self, vae, objective):
+        super().__init__()
+        self.vae, self.objective = vae, objective
+
+    def forward(self, x):
+        return -self.objective(self.vae, x).surrogate.mean()
+
+
+def check_trace(vae, objective, x):
+    """Loss and gradients trace whole, read nothing back, and give what they give untraced, at equal noise."""
+    step = Step(vae, objective)
+    parameters = {n: p.detach() for n, p in step.named_parameters()}
+    buffers = dict(step.named_buffers())
+
+    def f(parameters, buffers, x):
+        leaves = {n: p.detach().requires_grad_() for n, p in parameters.items()}
+        loss = functional_call(step, leaves | buffers, (x,))
+        return loss.detach(), *torch.autograd.grad(loss, list(leaves.values()))
+
+    with pyro.validation_enabled(False):
+        graph = make_fx(f, tracing_mode="fake")(parameters, buffers, x)
+    assert "_local_scalar_dense" not in graph.code
+    values = []
+    for function in (f, graph):
+        torch.manual_seed(5)
+        values.append(function(parameters, buffers, x))
+    assert len(values[0]) == 1 + len(parameters)
+    for a, b in zip(*values, strict=True):
+        torch.testing.assert_close(a, b)
+    torch.manual_seed(6)
+    assert graph(parameters, buffers, x)[0] != values[1][0]  # the noise is drawn anew, not frozen
+
+
+def check_device(build, objective, data):
+    """Everything stays where the module is: a CPU tensor among CUDA ones is refused."""
+    with fake_cuda():
+        with torch.device("cuda"):
+            vae, o, x = build(), objective(), data(dtype=torch.float32)
+        d = pv.densities(vae, x, 3)
+        assert d.log_weight.device.type == d.log_global.device.type == "cuda"
+        e = o(vae, x)
+        assert e.bound.device.type == e.surrogate.device.type == "cuda"
+        if torch.cuda.is_available():  # autograd asks the driver for a stream
+            for g in torch.autograd.grad(e.surrogate.mean(), list(vae.parameters())):
+                assert g.device.type == "cuda"
+
+
+def test_a_layout_found_before_is_kept_in_the_graph():
+    vae, x = small_vae("Normal learned", "conv"), small_data("Normal learned", dtype=torch.float32)
+    IWAE(3)(vae, x)
+    check_trace(vae, IWAE(3), x)
+
+
+@pytest.mark.parametrize("build", [TwoLatents, lambda: Global(40)])
+@pytest.mark.parametrize("objective", [lambda: ELBO(3), lambda: BetaELBO(particles=3)])
+def test_other_programs_stay_on_their_device(build, objective):
+    def data(dtype):
+        return torch.randn(4, 1, dtype=F64) if build is TwoLatents else torch.randn(4, dtype=F64)
+
+    check_device(build, objective, data)
+
+
+def test_fake_cuda_finds_a_stray_tensor():
+    """The check itself: a program that builds a CPU constant fails it."""
+    vae = small_vae
+
+    def stray():
+        built = vae()
+        built.prior.scale = built.prior.scale.new_ones(2, device="cpu")
+        return built
+
+    with pytest.raises(RuntimeError, match=r"cuda|device"):
+        check_device(stray, lambda: ELBO(2), small_data)

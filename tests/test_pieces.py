@@ -1,0 +1,555 @@
+"""Priors, posteriors, likelihoods and networks: one table a role, one suite of properties."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+import torch.nn as nn
+from conftest import EVENT, F64, LIKELIHOODS, POSTERIORS, PRIORS, Toy, reached, small_data, small_vae
+
+import pyrovae as pv
+from pyrovae import likelihoods, networks, posteriors, priors
+from pyrovae.config import construct, describe
+
+LEADING = [(), (4,), (3, 4), (2, 3, 4)]
+L = 2
+
+
+def network(n: int | list[int], m: list[int]) -> networks.MLP:
+    return networks.MLP([n] if isinstance(n, int) else n, m, hidden=[5], activation="tanh")
+
+
+def likelihood(name: str, event: list[int] = EVENT) -> likelihoods.Likelihood:
+    cls, options, _ = LIKELIHOODS[name]
+    return cls(network(L, cls.decoded(event, **options)), **options)
+
+
+def posterior(name: str, event: list[int] = EVENT) -> posteriors.Posterior:
+    cls = POSTERIORS[name]
+    return cls(network(event, cls.code(L)))
+
+
+class Output(nn.Module):
+    """A decoder that ignores the latent: its output is given."""
+
+    def __init__(self, y):
+        super().__init__()
+        self.y = y
+
+    def forward(self, z):
+        return self.y.to(z.dtype).expand(len(z), *self.y.shape)
+
+
+# Priors
+
+
+@pytest.mark.parametrize("name", PRIORS)
+class TestPriors:
+    def test_shapes_and_support(self, name):
+        p = PRIORS[name](3).double()()
+        assert p.event_shape == (3,)
+        z = p.sample((5, 4))
+        assert z.shape == (5, 4, 3)
+        assert z.dtype == F64
+        assert p.support.check(z).all()
+        assert p.log_prob(z).shape == (5, 4)
+
+    def test_integrates_to_one(self, name):
+        z = torch.linspace(-12, 12, 4001, dtype=F64)
+        density = PRIORS[name](1).double()().log_prob(z[:, None]).exp()
+        assert torch.trapezoid(density, z).item() == pytest.approx(1, abs=1e-8)
+
+    def test_gradient_reaches_every_parameter(self, name):
+        prior = PRIORS[name](3)
+        if list(prior.parameters()):
+            reached(prior, prior().log_prob(torch.randn(4, 3)).sum())
+
+    def test_round_trip(self, name):
+        prior = PRIORS[name](3)
+        again = construct(describe(prior))
+        again.load_state_dict(prior.state_dict())
+        z = torch.randn(4, 3)
+        assert torch.equal(again().log_prob(z), prior().log_prob(z))
+
+    def test_refuses_no_latents(self, name):
+        with pytest.raises(ValueError, match="expects at least one latent dimension, got latent=0"):
+            PRIORS[name](0)
+
+
+def test_standard_normal_is_one():
+    z = torch.randn(4, 3, dtype=F64)
+    expected = -0.5 * z.square().sum(-1) - 1.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(priors.StandardNormal(3).double()().log_prob(z), expected)
+
+
+def test_prior_constants_are_not_weights():
+    assert not priors.StandardNormal(3).state_dict()
+
+
+# Posteriors
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+class TestPosteriors:
+    @pytest.mark.parametrize("leading", LEADING)
+    def test_shapes(self, name, leading):
+        q = posterior(name).double()(torch.rand(*leading, *EVENT, dtype=F64))
+        assert (q.batch_shape, q.event_shape) == (leading, (L,))
+        z = q.rsample()
+        assert z.dtype == F64
+        assert q.support.check(z).all()
+        assert q.log_prob(z).shape == leading
+
+    def test_leading_dimensions_are_rows(self, name):
+        q, x = posterior(name).double(), torch.rand(3, 4, *EVENT, dtype=F64)
+        z = torch.randn(3, 4, L, dtype=F64)
+        rows = torch.stack([q(row).log_prob(v) for row, v in zip(x, z, strict=True)])
+        torch.testing.assert_close(q(x).log_prob(z), rows)
+
+    def test_density_belongs_to_the_sampler(self, name):
+        """E_q[f / q] over draws of q is ∫ f, here with f = q's own density narrowed, which integrates to 1."""
+        q = posterior(name).double()(torch.rand(1, *EVENT, dtype=F64))
+        z = q.sample((20000,))
+        f = torch.distributions.Normal(z.mean(0), 0.6 * z.std(0)).log_prob(z).sum(-1)
+        w = (f - q.log_prob(z)).exp()
+        assert abs(w.mean().item() - 1) < 6 * w.std().item() / math.sqrt(len(w))  # fails once in 1e8
+
+    def test_gradient_reaches_every_parameter(self, name):
+        module = posterior(name)
+        x = torch.rand(4, *EVENT)
+        reached(module, module(x).log_prob(torch.randn(4, L)).sum())
+        reached(module, module(x).rsample().square().sum())
+
+    def test_round_trip(self, name):
+        module, x = posterior(name), torch.rand(4, *EVENT)
+        again = construct(describe(module))
+        again.load_state_dict(module.state_dict())
+        z = torch.randn(4, L)
+        assert torch.equal(again(x).log_prob(z), module(x).log_prob(z))
+
+
+def test_diagonal_normal_reads_location_and_log_scale():
+    y = torch.tensor([0.1, 0.2, -1.0, 0.5])
+    q = posteriors.DiagonalNormal(Output(y))(torch.zeros(1, 3))
+    torch.testing.assert_close(q.base_dist.loc[0], y[:2])
+    torch.testing.assert_close(q.base_dist.scale[0], y[2:].exp())
+
+
+# Likelihoods
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+class TestLikelihoods:
+    @pytest.mark.parametrize("leading", LEADING)
+    def test_shapes_and_support(self, name, leading):
+        p = likelihood(name).double()(torch.randn(*leading, L, dtype=F64))
+        assert (p.batch_shape, p.event_shape) == (leading, tuple(EVENT))
+        x = p.sample()
+        assert x.shape == (*leading, *EVENT)
+        assert x.dtype == F64
+        assert p.support.check(x).all()
+        assert p.log_prob(x).shape == leading
+
+    @pytest.mark.parametrize("event", [[6], [2, 3], [3, 2, 2]])
+    def test_any_event(self, name, event):
+        p = likelihood(name, event)(torch.randn(3, 4, L))
+        assert (p.batch_shape, p.event_shape) == ((3, 4), tuple(event))
+
+    def test_leading_dimensions_are_rows(self, name):
+        p, z = likelihood(name).double(), torch.randn(3, 4, L, dtype=F64)
+        x = small_data(name, 4)
+        torch.testing.assert_close(p(z).log_prob(x), torch.stack([p(row).log_prob(x) for row in z]))
+
+    def test_samples_have_the_mean(self, name):
+        p = likelihood(name).double()(torch.randn(1, L, dtype=F64))
+        draws = p.sample((4000,))[:, 0]
+        error = (draws.mean(0) - p.mean[0]) / (draws.std(0) / math.sqrt(len(draws)))
+        assert error.abs().max() < 6  # fails once in 1e7
+
+    def test_gradient_reaches_every_parameter(self, name):
+        module = likelihood(name)
+        reached(module, module(torch.randn(3, 4, L)).log_prob(small_data(name, dtype=torch.float32)).sum())
+
+    def test_gradient_reaches_the_latent(self, name):
+        z = torch.randn(4, L, requires_grad=True)
+        likelihood(name)(z).log_prob(small_data(name, dtype=torch.float32)).sum().backward()
+        assert (z.grad != 0).all()
+
+    def test_round_trip(self, name):
+        module, z, x = likelihood(name), torch.randn(4, L), small_data(name, dtype=torch.float32)
+        again = construct(describe(module))
+        again.load_state_dict(module.state_dict())
+        assert torch.equal(again(z).log_prob(x), module(z).log_prob(x))
+
+    def test_decoder_in_lower_precision(self, name):
+        """Under autocast the decoder may return half precision: densities are still taken in full."""
+        cls, options, _ = LIKELIHOODS[name]
+        net = network(L, cls.decoded(EVENT, **options))
+        half = nn.Sequential(net)
+        half.register_forward_hook(lambda m, i, out: out.bfloat16())
+        assert cls(half, **options)(torch.randn(4, L)).log_prob(small_data(name, dtype=torch.float32)).dtype is (
+            torch.float32
+        )
+
+
+LOGITS = [-40.0, -17.0, -3.0, -0.0101, -0.0099, -1e-3, 0.0, 1e-3, 0.0099, 0.0101, 0.5, 3.0, 17.0, 40.0]
+
+
+@pytest.mark.parametrize("logit", LOGITS)
+def test_continuous_bernoulli_integrates_to_one(logit):
+    p = likelihoods.ContinuousBernoulli(Output(torch.tensor([logit])))(torch.zeros(1, L, dtype=F64))
+    # Gauss-Legendre on pieces that shrink towards both ends, where large logits have their mass
+    nodes, weights = (torch.as_tensor(a) for a in np.polynomial.legendre.leggauss(40))
+    ends = torch.tensor([0, 0.02, 0.1, 0.5, 0.9, 0.98, 1], dtype=F64)
+    total = 0.0
+    for a, b in itertools.pairwise(ends):
+        x = (a + b) / 2 + (b - a) / 2 * nodes
+        total += ((b - a) / 2 * weights * p.log_prob(x[:, None]).exp()).sum()
+    assert total.item() == pytest.approx(1, abs=1e-9)
+
+
+def test_continuous_bernoulli_is_finite_in_float32():
+    logits = torch.cat([torch.linspace(-200, 200, 4001), torch.tensor([-88.8, -0.01, 0.0, 1e-30, 0.01, 88.8])])
+    for x in (0.0, 0.3, 1.0):
+        y = logits.clone().requires_grad_()
+        p = likelihoods.ContinuousBernoulli(Output(y))(torch.zeros(1, L))
+        value = p.log_prob(torch.full((1, len(logits)), x))
+        elementwise = p.base_dist.log_prob(torch.full((1, len(logits)), x))
+        (gradient,) = torch.autograd.grad(value.sum(), y)
+        assert torch.isfinite(elementwise).all()
+        assert torch.isfinite(gradient).all()
+
+
+def test_continuous_bernoulli_is_accurate_in_float32():
+    """Every pixel counts: 784 of them, each wrong by 3e-4, would be a quarter of a nat."""
+    logits = torch.cat([s * torch.logspace(-6, 2, 2001, dtype=F64) for s in (-1, 1)])
+    found = []
+    for dtype in (torch.float32, F64):
+        y = logits.to(dtype).requires_grad_()
+        value = dist.Bernoulli(logits=y).log_prob(y.new_tensor(0.0))  # of the same rounding
+        p = likelihoods.ContinuousBernoulli(Output(y))(torch.zeros(1, L, dtype=dtype))
+        norm = p.base_dist.log_prob(y.new_zeros(1, 1))[0] - value
+        found.append((norm.detach().double(), torch.autograd.grad(norm.sum(), y)[0].double()))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-5, atol=3e-5)
+
+
+def test_continuous_bernoulli_samples_at_extremes():
+    logits = torch.tensor([-200.0, -40.0, -1e-3, 0.0, 1e-3, 40.0, 200.0])
+    p = likelihoods.ContinuousBernoulli(Output(logits))(torch.zeros(1, L))
+    x = p.sample((500,))
+    assert p.support.check(x).all()
+    assert torch.isfinite(p.log_prob(x)).all()
+    assert torch.isfinite(p.mean).all()
+    assert x[..., 0].mean() < 0.1 < 0.9 < x[..., -1].mean()
+
+
+def test_continuous_bernoulli_gradient():
+    """d/dl log C(l) against the difference quotient, on both sides of the series' border."""
+    y = torch.tensor([-30, -2, -0.0101, -0.0099, 0, 1e-3, 0.0099, 0.0101, 2, 30], dtype=F64, requires_grad=True)
+
+    def density(y):
+        return likelihoods.ContinuousBernoulli(Output(y))(torch.zeros(1, L, dtype=F64)).log_prob(
+            torch.full_like(y, 0.3)
+        )
+
+    assert torch.autograd.gradcheck(density, y)
+    a, b = (density(torch.tensor([e], dtype=F64)) for e in (0.01 - 1e-9, 0.01 + 1e-9))
+    assert (a - b).abs() < 1e-7  # no step at the border
+
+
+@pytest.mark.parametrize("logit", [-40.0, -2.0, 0.0, 1.0, 40.0])
+@pytest.mark.parametrize(("name", "count"), [("Bernoulli", 1), ("Binomial", 16)])
+def test_mass_sums_to_one(name, count, logit):
+    cls, options, _ = LIKELIHOODS[name]
+    p = cls(Output(torch.tensor([logit])), **options)(torch.zeros(1, L, dtype=F64))
+    x = torch.arange(count + 1, dtype=F64)[:, None]
+    assert p.log_prob(x).exp().sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def test_normal_is_the_squared_error():
+    """−log p(x | z) = ‖x − μ‖² / 2σ² + D log(σ √2π)."""
+    mu, x, sigma = torch.randn(6, dtype=F64), torch.randn(4, 6, dtype=F64), 0.3
+    p = likelihoods.Normal(Output(mu), scale=sigma).double()(torch.zeros(4, L, dtype=F64))
+    expected = (x - mu).square().sum(-1) / (2 * sigma**2) + 6 * math.log(sigma * math.sqrt(2 * math.pi))
+    torch.testing.assert_close(-p.log_prob(x), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_normal_scale_has_a_floor():
+    p = likelihoods.Normal(Output(torch.zeros(3)), minimum_scale=0.1)
+    nn.init.constant_(p.raw_scale, -100.0)
+    assert p(torch.zeros(1, L)).base_dist.scale.min() >= 0.1
+    y = torch.cat([torch.zeros(3), torch.full((3,), -100.0)])
+    p = likelihoods.Normal(Output(y), scale="per_pixel", minimum_scale=0.1)(torch.zeros(1, L))
+    assert p.event_shape == (3,)
+    assert (p.base_dist.loc == 0).all()  # μ, then the raw σ
+    torch.testing.assert_close(p.base_dist.scale, torch.full((1, 3), 0.1))
+
+
+RAW = {
+    "linear": lambda: nn.Sequential(nn.Linear(L, 20), nn.Unflatten(1, (1, 5, 4))),
+    "transposed": lambda: nn.Sequential(
+        nn.Linear(L, 12), nn.Unflatten(1, (3, 2, 2)), nn.ConvTranspose2d(3, 1, (4, 3)), nn.Tanh()
+    ),
+    "batch norm": lambda: nn.Sequential(
+        nn.Linear(L, 12), nn.Unflatten(1, (3, 2, 2)), nn.BatchNorm2d(3), nn.ConvTranspose2d(3, 1, (4, 3))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_raw_decoders_take_particles(name):
+    decoder = RAW[name]().double()
+    other, z, x = copy.deepcopy(decoder), torch.randn(3, 4, L, dtype=F64), small_data("Bernoulli")
+    folded = likelihoods.Bernoulli(other)(z.flatten(0, 1)).log_prob(x.repeat(3, 1, 1, 1))
+    torch.testing.assert_close(likelihoods.Bernoulli(decoder)(z).log_prob(x), folded.reshape(3, 4))
+    for a, b in zip(decoder.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(a, b)  # statistics of one pass over K·B rows
+
+
+# Networks
+
+IMAGES = [[1, 7, 9], [3, 32, 32], [1, 1, 1], [2, 28, 28], [1, 5, 4]]
+
+
+def centred(event):
+    return networks.Standardise(event).to_data(3 + 2 * torch.randn(10, *event), rescale=True)
+
+
+ENCODERS = {
+    "mlp": lambda e: networks.MLP(e, [6], hidden=[5, 4], activation="tanh"),
+    "mlp, linear": lambda e: networks.MLP(e, [6], hidden=[]),
+    "conv": lambda e: networks.Conv(e, [6], channels=[2, 3], activation="tanh"),
+    "conv, one layer": lambda e: networks.Conv(e, [2, 3], channels=[2], activation="gelu"),
+    "conv, three layers": lambda e: networks.Conv(e, [6], channels=[2, 2, 3], activation="silu"),
+    "conv, batch norm": lambda e: networks.Conv(e, [6], channels=[2, 3], activation="tanh", batch_norm=True),
+    "standardised": lambda e: networks.Chain(centred(e), networks.MLP(e, [6], [5], "tanh")),
+}
+DECODERS = {
+    "mlp": lambda e: networks.MLP([3], e, hidden=[5, 4], activation="tanh"),
+    "conv": lambda e: networks.TransposedConv([3], e, channels=[2, 3], activation="tanh"),
+    "conv, one layer": lambda e: networks.TransposedConv([3], e, channels=[2], activation="elu"),
+    "conv, batch norm": lambda e: networks.TransposedConv([3], e, [2, 3], activation="tanh", batch_norm=True),
+}
+NETS = {f"{n} {e}": (f, e, e, None) for n, f in ENCODERS.items() for e in IMAGES}
+NETS |= {f"de-{n} {e}": (f, e, [3], e) for n, f in DECODERS.items() for e in IMAGES}
+
+
+@pytest.mark.parametrize("key", NETS)
+class TestNetworks:
+    def test_shapes_rows_and_gradient(self, key):
+        build, event, inputs, outputs = NETS[key]
+        net = build(event).double()
+        x = torch.randn(3, 4, *inputs, dtype=F64)
+        y = net(x)
+        assert y.dtype == F64
+        assert y.shape[:2] == (3, 4)
+        assert outputs is None or list(y.shape[2:]) == outputs
+        reached(net, y.pow(3).sum())
+        net.eval()
+        y = net(x)
+        torch.testing.assert_close(y, torch.stack([net(row) for row in x]))
+        torch.testing.assert_close(y[0, 0], net(x[0, 0]))  # no leading dimension at all
+
+    def test_round_trip(self, key):
+        build, event, inputs, _ = NETS[key]
+        net = build(event)
+        again = construct(describe(net))
+        again.load_state_dict(net.state_dict())
+        x = torch.randn(4, *inputs)
+        assert torch.equal(net.eval()(x), again.eval()(x))
+
+
+def test_particles_are_rows_to_batch_norm():
+    net = networks.Conv([1, 7, 9], [6], channels=[2, 3], batch_norm=True).double()
+    other, x = copy.deepcopy(net), torch.randn(3, 4, 1, 7, 9, dtype=F64)
+    torch.testing.assert_close(net(x), other(x.flatten(0, 1)).reshape(3, 4, 6))
+    for (name, a), b in zip(net.named_buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+    assert net.body[1].num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("channels", [[2], [2, 3], [2, 3, 4]])
+@pytest.mark.parametrize("image", IMAGES)
+def test_decoder_mirrors_encoder(image, channels):
+    """Images pass through the same sizes both ways."""
+
+    def sizes(net, x, kind):
+        found = []
+        hooks = [m.register_forward_hook(lambda m, i, o: found.append((i[0].shape[1:], o.shape[1:]))) for m in net.body]
+        net(x)
+        for h in hooks:
+            h.remove()
+        return [s for s, m in zip(found, net.body, strict=True) if isinstance(m, kind)]
+
+    inwards = sizes(networks.Conv(image, [4], channels), torch.zeros(2, *image), nn.Conv2d)
+    outwards = sizes(networks.TransposedConv([4], image, channels), torch.zeros(2, 4), nn.ConvTranspose2d)
+    assert [(o, i) for i, o in outwards[::-1]] == inwards
+
+
+@pytest.mark.parametrize("name", networks.ACTIVATIONS)
+def test_activations(name):
+    assert networks.MLP([2], [2], activation=name)(torch.zeros(1, 2)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_standardise(rescale):
+    x = 3 + 2 * torch.randn(50, 2, 3, dtype=F64)
+    y = networks.Standardise([2, 3]).double().to_data(x, rescale)(x)
+    torch.testing.assert_close(y.mean(0), torch.zeros(2, 3, dtype=F64))
+    torch.testing.assert_close(
+        y.square().mean().sqrt(), x.new_ones(()) if rescale else (x - x.mean(0)).std(correction=0)
+    )
+    assert not list(networks.Standardise([2, 3]).parameters())
+
+
+def test_standardise_constant_data():
+    x = torch.full((5, 2), 7.0)
+    assert torch.isfinite(networks.Standardise([2]).to_data(x, rescale=True)(x)).all()
+
+
+# VAE.build, configs and messages
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize(
+    ("values", "levels", "expected"),
+    [
+        ("binary", None, "Bernoulli"),
+        ("counts", 16, "Binomial"),
+        ("unit", None, "ContinuousBernoulli"),
+        ("real", None, "Normal"),
+    ],
+)
+def test_build_fits_the_data(values, levels, expected, kind):
+    vae = pv.models.VAE.build(Toy(values, levels=levels), latent=3, hidden=[4], network=kind)
+    assert type(vae.likelihood).__name__ == expected
+    assert levels is None or vae.likelihood.total_count == levels
+    x = vae.likelihood(torch.randn(5, 3)).sample()
+    assert x.shape == (5, *EVENT)
+    assert pv.densities(vae, x, 2).log_weight.shape == (2, 5)
+    assert (vae.posterior.network.first.scale != 1) == (values in ("counts", "real"))
+
+
+def test_build_with_options():
+    spec = {"class_path": "Normal", "init_args": {"scale": "per_pixel"}}
+    vae = pv.models.VAE.build(Toy("unit"), latent=3, hidden=[4], likelihood=spec)
+    assert vae.likelihood.scale == "per_pixel"
+    assert vae.likelihood(torch.zeros(2, 3)).event_shape == tuple(EVENT)
+    path = "pyrovae.likelihoods.Binomial"
+    spec = {"class_path": path, "init_args": {"total_count": 4}}
+    assert pv.models.VAE.build(Toy("counts", levels=16), likelihood=spec).likelihood.total_count == 4
+
+
+def test_hidden_reads_from_the_data_inwards():
+    vae = pv.models.VAE.build(Toy(), latent=3, hidden=[7, 5])
+    assert [m.out_features for m in vae.posterior.network.then.body if isinstance(m, nn.Linear)] == [7, 5, 6]
+    assert [m.out_features for m in vae.likelihood.network.body if isinstance(m, nn.Linear)] == [5, 7, 20]
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_vae_round_trip(name, kind):
+    vae, x = small_vae(name, kind).double(), small_data(name)
+    again = construct(describe(vae)).double()
+    again.load_state_dict(vae.state_dict())
+    assert describe(again) == describe(vae)
+    outputs = []
+    for v in (vae, again):
+        torch.manual_seed(3)
+        outputs.append(pv.densities(v, x, 3).log_weight)
+    assert torch.equal(*outputs)
+
+
+def test_describe_follows_a_swapped_part():
+    vae = small_vae()
+    vae.prior = priors.StandardNormal(7)
+    assert construct(describe(vae)).prior.latent == 7
+
+
+MESSAGES = {
+    "latent": (lambda: priors.StandardNormal(-1), r"StandardNormal expects at least one .* got latent=-1"),
+    "scale": (lambda: likelihoods.Normal(nn.Identity(), scale=-0.5), r"Normal expects a positive scale, got -0.5"),
+    "scale, nan": (lambda: likelihoods.Normal(nn.Identity(), scale=math.nan), r"Normal expects a positive scale"),
+    "scale, word": (
+        lambda: likelihoods.Normal(nn.Identity(), scale="learnt"),
+        r"Normal expects scale as a number, 'learned' or 'per_pixel', got 'learnt'",
+    ),
+    "count": (lambda: likelihoods.Binomial(nn.Identity(), 0), r"Binomial expects total_count of at least 1, got 0"),
+    "activation": (
+        lambda: networks.MLP([2], [2], activation="rellu"),
+        r"unknown activation 'rellu'; did you mean 'relu'\? Known: elu, gelu",
+    ),
+    "activation, no match": (lambda: networks.MLP([2], [2], activation="x9"), r"unknown activation 'x9'; Known: elu"),
+    "network": (
+        lambda: pv.models.VAE.build(Toy(), network="cnv"),
+        r"unknown network 'cnv'; did you mean 'conv'\? Known: conv, mlp",
+    ),
+    "likelihood": (
+        lambda: pv.models.VAE.build(Toy(), likelihood="bernouli"),
+        r"unknown likelihood 'bernouli'; did you mean 'Bernoulli'\? Known: Bernoulli",
+    ),
+    "prior": (
+        lambda: pv.models.VAE.build(Toy(), prior="Standardnormal"),
+        r"unknown prior 'Standardnormal'; did you mean 'StandardNormal'\?",
+    ),
+    "posterior": (
+        lambda: pv.models.VAE.build(Toy(), posterior="DiagNormal"),
+        r"unknown posterior 'DiagNormal'; did you mean 'DiagonalNormal'\?",
+    ),
+    "option": (
+        lambda: pv.models.VAE.build(
+            Toy("counts"), likelihood={"class_path": "Binomial", "init_args": {"count": 3}}, hidden=[3]
+        ),
+        r"Binomial does not take these options: .*'count'",
+    ),
+    "not a likelihood": (
+        lambda: pv.models.VAE.build(Toy(), likelihood="pyrovae.priors.StandardNormal"),
+        r"'pyrovae.priors.StandardNormal' is not a likelihood; its class must be a pyrovae.likelihoods.Likelihood",
+    ),
+    "sizes": (lambda: networks.MLP([0], [2]), r"MLP expects inputs as positive sizes, got \(0,\)"),
+    "sizes, none": (lambda: networks.MLP([2], []), r"MLP expects outputs as positive sizes, got \(\)"),
+    "no image": (lambda: networks.Conv([20], [2]), r"Conv expects images \[C, H, W\], got events of shape \[20\]"),
+    "no image out": (lambda: networks.TransposedConv([2], [20]), r"TransposedConv expects images \[C, H, W\]"),
+    "event": (
+        lambda: networks.MLP([1, 5, 4], [2])(torch.zeros(3, 1, 4, 5)),
+        r"MLP expects events of shape \[1, 5, 4\], got a tensor of shape \[3, 1, 4, 5\]",
+    ),
+    "describe": (
+        lambda: describe(pv.models.VAE(priors.StandardNormal(2), nn.Identity(), nn.Identity())),
+        r"model.likelihood is a Identity, which pyrovae cannot rebuild",
+    ),
+    "construct": (
+        lambda: construct({"class_path": "pyrovae.networks.MLP", "init_args": {"inputs": [2], "outs": [2]}}),
+        r"model: pyrovae.networks.MLP does not take these arguments",
+    ),
+    "construct, name": (
+        lambda: construct({"class_path": "pyrovae.networks.MPL"}),
+        r"'pyrovae.networks.MPL' is not a class; did you mean 'MLP'\?",
+    ),
+    "construct, module": (lambda: construct({"class_path": "nowhere.MLP"}), r"cannot import 'nowhere.MLP'"),
+    "construct, no module": (
+        lambda: construct({"class_path": "pathlib.Path", "init_args": {}}),
+        r"model names 'pathlib.Path', which is not a torch module",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MESSAGES)
+def test_messages(case):
+    build, message = MESSAGES[case]
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_wrong_event_shape_of_data():
+    with pytest.raises(
+        ValueError, match=r"MLP expects events of shape \[1, 5, 4\], got a tensor of shape \[4, 1, 4, 5\]"
+    ):
+        pv.densities(small_vae().double(), torch.zeros(4, 1, 4, 5, dtype=F64))
