@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pyro.distributions as dist
 import torch
@@ -86,6 +86,25 @@ class ContinuousBernoulli(Likelihood):
         return _ContinuousBernoulli(logits=y)
 
 
+class _Binomial(dist.Binomial):
+    """torch's distribution, drawn as n coins a count: torch.binomial is not there on every device."""
+
+    def __init__(self, coins: int, logits: Tensor) -> None:
+        self.coins = coins
+        super().__init__(coins, logits=logits)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        new = self._get_checked_instance(_Binomial, _instance)
+        new.coins = self.coins
+        return super().expand(batch_shape, new)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        probs = cast(Tensor, self.probs)
+        coins = torch.rand((self.coins, *shape), dtype=probs.dtype, device=probs.device)
+        return (coins < probs).sum(0).to(probs.dtype)
+
+
 class Binomial(Likelihood):
     """p(x | z) = Π_d C(n, x_d) p_d^x_d (1 − p_d)^(n − x_d), the decoder returning logits; x a count in 0..n.
 
@@ -102,7 +121,7 @@ class Binomial(Likelihood):
 
     def distribution(self, y: Tensor, event_dim: int) -> dist.TorchDistribution:
         """Binomial with n = total_count and logits y."""
-        return dist.Binomial(total_count=self.total_count, logits=y)
+        return _Binomial(self.total_count, logits=y)
 
 
 class Normal(Likelihood):

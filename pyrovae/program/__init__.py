@@ -1,7 +1,7 @@
 """Pyro programs: log densities of one, plain functions as one, states to run one in."""
 
 from .functions import Program
-from .handlers import AtMean, Unobserved, Values
+from .handlers import AtMean, ObservedAtMean, Unobserved, Values
 from .modes import evaluating, home, seeded
 from .run import GenerativeProgram, densities
 from .sites import Densities, Site, family, latents, sample_sites
@@ -10,6 +10,7 @@ __all__ = [
     "AtMean",
     "Densities",
     "GenerativeProgram",
+    "ObservedAtMean",
     "Program",
     "Site",
     "Unobserved",

@@ -29,6 +29,15 @@ class Unobserved(UnconditionMessenger):
             super()._pyro_sample(msg)
 
 
+class ObservedAtMean(Unobserved):
+    """Gives observed sites their distribution's mean, without a draw."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
+        if msg["infer"].get("was_observed"):
+            msg["value"], msg["done"] = msg["fn"].mean, True
+
+
 class AtMean(Messenger):
     """Gives each latent site its distribution's mean, where that is a value the site could take."""
 
