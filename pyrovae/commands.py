@@ -17,7 +17,7 @@ from .data import Dataset
 from .options import Parser, read_run, read_train
 from .program import seeded
 from .training import Fit, RunFolder, fit, load
-from .training.fit import find_device
+from .training.settings import find_device
 
 FIT = ("epochs", "batch_size", "learning_rate", "schedule", "clip", "patience", "seed", "device", "precision")
 

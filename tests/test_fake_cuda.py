@@ -31,8 +31,6 @@ def test_it_stays_on_the_device(call, likelihood, network):
     with FakeTensorMode():
         with torch.device("cuda"):
             encoder, decoder = pv.networks.pair(network, [1, 8, 8], [4], 2, [1, 8, 8], [6], "relu")
-            vae = pv.models.VAE(
-                pv.priors.StandardNormal(2), likelihood(decoder), pv.posteriors.DiagonalNormal(encoder)
-            )
+            vae = pv.models.VAE(pv.priors.StandardNormal(2), likelihood(decoder), pv.posteriors.DiagonalNormal(encoder))
             x = torch.zeros(5, 1, 8, 8)
         assert CALLS[call](vae, x).device.type == "cuda"

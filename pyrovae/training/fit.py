@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -15,13 +15,13 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..config import nearest
 from ..data import Dataset, from_arrays
-from ..objectives import ELBO, Objective, PyroELBO
+from ..objectives import Objective
 from ..program import densities, evaluating, home, seeded
 from ..progress import bar as progress_bar
 from .run_folder import RunFolder, put_weights, save
 from .schedules import Schedule, find_schedule
+from .settings import as_objective, check_data, check_settings, find_device
 
 
 @dataclass
@@ -51,15 +51,28 @@ class Fit:
 
 
 @dataclass
-class _State:
-    """Where a run stands after a finished epoch."""
+class _Progress:
+    """How far a run has come, and its best epoch on the validation set."""
 
-    epoch: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
-    weights: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] | None = None
     best_epoch: int = 0
-    best_bound: float = -float("inf")
+    best_bound: float = -math.inf
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self.rows)
+
+    def add(self, row: dict[str, Any], weights: dict[str, Tensor]) -> None:
+        """One more finished epoch."""
+        self.rows.append(row)
+        if row.get("validation", -math.inf) > self.best_bound:
+            self.best, self.best_epoch, self.best_bound = weights, self.epoch, row["validation"]
+
+    def exhausted(self, patience: int | None) -> bool:
+        """Whether the validation bound has not risen for so many epochs."""
+        return patience is not None and self.epoch - self.best_epoch >= patience
 
 
 class NonFiniteBound(ValueError):
@@ -120,7 +133,7 @@ def fit(
     data = data if isinstance(data, Dataset) else from_arrays(data, validation_size=0)
     objective = as_objective(objective)
     rate_at = find_schedule(schedule)
-    _check_settings(data, epochs, batch_size, learning_rate, patience, precision, run_dir, resume)
+    check_settings(data, epochs, batch_size, learning_rate, patience, precision, run_dir, resume)
     where = find_device(device)
     folder = RunFolder(run_dir) if run_dir is not None else None
     if folder and folder.has_state() and not resume:
@@ -128,43 +141,42 @@ def fit(
     vae.to(where)
     objective.to(where)
     with seeded(seed, where):
-        _check_data(vae, objective, data, batch_size, where)
+        check_data(vae, objective, data, batch_size, where)
     parameters = [p for p in (*vae.parameters(), *objective.parameters()) if p.requires_grad]
     if not parameters:
         raise ValueError(f"{type(vae).__name__} has no parameters to train")
     make = optimizer or (lambda p: torch.optim.Adam(p, lr=learning_rate, fused=True))
     loop = _Loop(vae, objective, make(parameters), data, batch_size, epochs, rate_at, clip, where, precision)
-    state = _State(weights=_copy(vae))
+    so_far, interrupted = _Progress(), False
     bar = progress_bar(epochs * loop.steps, progress, "step")
-    interrupted = False
     with bar, seeded(seed, where), pyro.validation_enabled(False):
         if resume and folder:
-            state = loop.restore(folder.read_state())
-            bar.update(state.epoch * loop.steps)
+            so_far = loop.restore(folder.read_state())
+            bar.update(so_far.epoch * loop.steps)
+        last_good = loop.capture()
         try:
-            while state.epoch < epochs and not _exhausted(state, patience):
-                begun, started = loop.capture(), time.perf_counter()
-                bar.set_description(f"epoch {state.epoch + 1}/{epochs}", refresh=False)
-                bound = loop.epoch(state.epoch, bar)
-                validation = loop.validate(seed)
-                if not all(map(_finite, (bound, validation))) or not loop.weights_finite():
-                    loop.diagnose(begun, state)
-                state = _finish_epoch(state, vae, bound, validation, loop.learning_rate, started)
-                bar.set_postfix(_shown(bound, validation), refresh=False)
+            while so_far.epoch < epochs and not so_far.exhausted(patience):
+                bar.set_description(f"epoch {so_far.epoch + 1}/{epochs}", refresh=False)
+                row = loop.train_and_validate(so_far.epoch, seed, bar)
+                if not loop.finite(row):
+                    loop.diagnose(last_good, so_far.epoch)
+                last_good = loop.capture()
+                so_far.add(row, last_good["model"])
+                bar.set_postfix({k: f"{row[k]:.2f}" for k in ("bound", "validation") if k in row}, refresh=False)
                 if folder:
-                    folder.write_state(loop.capture() | {"progress": vars(state)})
-                    folder.write_weights(state.weights)
-                    folder.write_history(state.rows)
+                    folder.write_state(last_good | {"progress": vars(so_far)})
+                    folder.write_weights(last_good["model"])
+                    folder.write_history(so_far.rows)
         except KeyboardInterrupt:
             interrupted = True
-    chosen = state.best if patience is not None and state.best is not None else state.weights
-    vae.load_state_dict(chosen)
+    early = patience is not None and so_far.best is not None
+    vae.load_state_dict(so_far.best if early and so_far.best else last_good["model"])
     vae.eval()
     if folder:
         save(vae, folder.path)
-        folder.write_history(state.rows)
-    best_epoch = state.best_epoch if chosen is state.best else None
-    return Fit(vae, state.rows, folder.path if folder else None, interrupted, best_epoch)
+        folder.write_history(so_far.rows)
+    best_epoch = so_far.best_epoch if early else None
+    return Fit(vae, so_far.rows, folder.path if folder else None, interrupted, best_epoch)
 
 
 class _Loop:
@@ -191,11 +203,17 @@ class _Loop:
         self.steps = -(-data.size("train") // batch_size)
         self.dtype = home(vae)[1]
 
-    @property
-    def learning_rate(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+    def train_and_validate(self, epoch: int, seed: int, bar: Any) -> dict[str, Any]:
+        """One epoch, as a row of the history."""
+        started = time.perf_counter()
+        row = {"epoch": epoch + 1, "bound": self.epoch(epoch, bar)}
+        if self.data.size("validation"):
+            row["validation"] = self.validate(seed)
+        rate = self.optimizer.param_groups[0]["lr"]
+        return row | {"learning_rate": rate, "seconds": time.perf_counter() - started}
 
     def batches(self, split: str, shuffle: bool) -> Iterator[Tensor]:
+        """Batches on the device, in the dtype of the weights."""
         for x in self.data.batches(split, self.batch_size, shuffle=shuffle, device=self.device):
             yield x.to(self.dtype)
 
@@ -222,19 +240,19 @@ class _Loop:
                 bar.update()
         return float(total) / self.data.size("train")
 
-    def validate(self, seed: int) -> float | None:
+    def validate(self, seed: int) -> float:
         """The mean bound on the validation set, its random numbers the same in every epoch."""
-        if self.data.validation is None:
-            return None
         total = torch.zeros((), device=self.device)
         with evaluating(self.vae), seeded(seed, self.device):
             for x in self.batches("validation", shuffle=False):
                 total += self.objective(self.vae, x).bound.sum()
         return float(total) / self.data.size("validation")
 
-    def weights_finite(self) -> bool:
+    def finite(self, row: dict[str, Any]) -> bool:
+        """Whether the bounds of an epoch, and the weights after it, are numbers."""
         tensors = [p for p in self.vae.state_dict().values() if p.is_floating_point()]
-        return bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
+        weights = bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
+        return weights and all(math.isfinite(row[k]) for k in ("bound", "validation") if k in row)
 
     def capture(self) -> dict[str, Any]:
         """Everything that the next epoch depends on."""
@@ -247,6 +265,7 @@ class _Loop:
         }
 
     def put_back(self, captured: dict[str, Any]) -> None:
+        """Everything as it was when it was captured."""
         self.vae.load_state_dict(captured["model"])
         self.optimizer.load_state_dict(captured["optimizer"])
         self.objective.load_state_dict(captured["objective"])
@@ -254,19 +273,20 @@ class _Loop:
         if len(captured["rng"]) > 1 and self.device.type == "cuda":
             torch.cuda.set_rng_state(captured["rng"][1], self.device)
 
-    def restore(self, saved: dict[str, Any]) -> _State:
+    def restore(self, saved: dict[str, Any]) -> _Progress:
+        """Goes on from what a run folder holds. Raises ValueError for another architecture."""
         put_weights(self.vae, saved["model"], "the run to resume")
         self.put_back(saved)
-        return _State(**saved["progress"])
+        return _Progress(**saved["progress"])
 
-    def diagnose(self, begun: dict[str, Any], state: _State) -> None:
-        """Run the failed epoch again from its start, looking at every step, to name the site."""
-        self.put_back(begun)
+    def diagnose(self, last_good: dict[str, Any], epoch: int) -> None:
+        """Runs the failed epoch again from its start, looking at every step, to name the site."""
+        self.put_back(last_good)
         try:
-            self.epoch(state.epoch, watch=True)
-            raise NonFiniteBound(f"the bound became NaN or infinite in epoch {state.epoch + 1}{_ADVICE}")
+            self.epoch(epoch, watch=True)
+            raise NonFiniteBound(f"the bound became NaN or infinite in epoch {epoch + 1}{_ADVICE}")
         finally:
-            self.put_back(begun)
+            self.put_back(last_good)
             self.vae.eval()
 
 
@@ -293,24 +313,6 @@ def _name_the_site(vae: Any, objective: Objective, x: Tensor, bound: Tensor, epo
     )
 
 
-def _finish_epoch(
-    state: _State, vae: nn.Module, bound: float, validation: float | None, learning_rate: float, started: float
-) -> _State:
-    epoch, weights = state.epoch + 1, _copy(vae)
-    row = {"epoch": epoch, "bound": bound}
-    if validation is not None:
-        row["validation"] = validation
-    row |= {"learning_rate": learning_rate, "seconds": time.perf_counter() - started}
-    best, best_epoch, best_bound = state.best, state.best_epoch, state.best_bound
-    if validation is not None and validation > best_bound:
-        best, best_epoch, best_bound = weights, epoch, validation
-    return _State(epoch, [*state.rows, row], weights, best, best_epoch, best_bound)
-
-
-def _exhausted(state: _State, patience: int | None) -> bool:
-    return patience is not None and state.epoch - state.best_epoch >= patience
-
-
 def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in module.state_dict().items()}
 
@@ -321,76 +323,3 @@ def _copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _copied(v) for k, v in value.items()}
     return [_copied(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _finite(value: float | None) -> bool:
-    return value is None or abs(value) < float("inf")
-
-
-def _shown(bound: float, validation: float | None) -> dict[str, str]:
-    shown = {"bound": f"{bound:.2f}"}
-    return shown if validation is None else shown | {"validation": f"{validation:.2f}"}
-
-
-def as_objective(objective: Any) -> Objective:
-    """An objective: ours as it is, a `pyro.infer` ELBO wrapped, None for the default. Raises ValueError for others."""
-    if objective is None:
-        return ELBO(kl="analytic")
-    if isinstance(objective, Objective):
-        return objective
-    if isinstance(objective, pyro.infer.ELBO):
-        return PyroELBO(objective)
-    got = getattr(objective, "__name__", type(objective).__name__)
-    raise ValueError(f"expected an objective such as objectives.IWAE(particles=5) or a pyro.infer ELBO, got {got}")
-
-
-def find_device(device: str | torch.device) -> torch.device:
-    """A torch device; "auto" is cuda, then mps, then cpu. Raises ValueError for one that is not there."""
-    if device == "auto":
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(
-            f"unknown device {device!r}; {nearest(str(device), ['auto', 'cpu', 'cuda', 'mps'])}"
-        ) from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' was asked for and there is none here; use device='auto' or 'cpu'")
-    return found
-
-
-def _check_settings(
-    data: Dataset,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    patience: int | None,
-    precision: str,
-    run_dir: str | Path | None,
-    resume: bool,
-) -> None:
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("learning_rate", learning_rate)):
-        if not value > 0:
-            raise ValueError(f"fit expects {name} above 0, got {value}")
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"unknown precision {precision!r}; {nearest(precision, ['float32', 'bfloat16'])}")
-    if patience is not None and data.validation is None:
-        raise ValueError("early stopping (patience) needs validation data; hold some out or leave patience out")
-    if resume and run_dir is None:
-        raise ValueError("resume needs the run_dir of the run to go on with")
-
-
-def _check_data(vae: Any, objective: Objective, data: Dataset, batch_size: int, device: torch.device) -> None:
-    """Every check on the first thousands of rows, and one call of the objective, before the first step."""
-    dtype = home(vae)[1]
-    splits = [s for s in ("train", "validation") if data.size(s)]
-    with evaluating(vae), pyro.validation_enabled(True):
-        for split in splits:
-            batches = data.batches(split, max(batch_size, 1000), shuffle=False, device=device)
-            for x in itertools.islice(batches, 20):
-                densities(vae, x.to(dtype))
-    if not isinstance(objective, PyroELBO):
-        with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False):
-            objective(vae, x[:2].to(dtype))
