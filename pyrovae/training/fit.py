@@ -148,12 +148,11 @@ def fit(
     make = optimizer or (lambda p: torch.optim.Adam(p, lr=learning_rate, fused=True))
     loop = _Loop(vae, objective, make(parameters), data, batch_size, epochs, rate_at, clip, where, precision)
     so_far, interrupted = _Progress(), False
-    bar = progress_bar(epochs * loop.steps, progress, "step")
-    with bar, seeded(seed, where), pyro.validation_enabled(False):
+    with seeded(seed, where), pyro.validation_enabled(False):
         if resume and folder:
             so_far = loop.restore(folder.read_state())
-            bar.update(so_far.epoch * loop.steps)
         last_good = loop.capture()
+        bar = progress_bar(epochs * loop.steps, progress, "step", initial=so_far.epoch * loop.steps)
         try:
             while so_far.epoch < epochs and not so_far.exhausted(patience):
                 bar.set_description(f"epoch {so_far.epoch + 1}/{epochs}", refresh=False)
@@ -169,6 +168,8 @@ def fit(
                     folder.write_history(so_far.rows)
         except KeyboardInterrupt:
             interrupted = True
+        finally:
+            bar.close()
     early = patience is not None and so_far.best is not None
     vae.load_state_dict(so_far.best if early and so_far.best else last_good["model"])
     vae.eval()
