@@ -163,7 +163,6 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
             f"plate {DATA!r} of the {which} is a Python loop at site {name!r}; write it as `with pyro.plate({DATA!r}, "
             "len(x)):`"
         )
-    dims = {f.dim for f in site["cond_indep_stack"]}
     rows = batch if particle is not None else particles * batch
     data = frames[0].dim if frames else None
     if frames and frames[0].size != rows:
@@ -171,42 +170,32 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
             f"plate {DATA!r} of the {which} has {frames[0].size} rows at site {name!r}, the batch has {rows}; give it "
             "the size len(x), or subsample_size=len(x) with the size of the whole set"
         )
-    mask = site["mask"]
+    others = sorted((f for f in site["cond_indep_stack"] if f.vectorized), key=lambda f: f.dim)
+    places = {particle: particles, data: rows} | {f.dim: f.size for f in others}
+    sizes = {d: size for d, size in places.items() if d is not None}  # particles and data first
+    mask, event_dim = site["mask"], site["fn"].event_dim
 
-    def reduce(t: Tensor) -> Tensor:
-        t = scale_and_mask(t, 1.0, mask)
-        extra = [d for d in range(-t.dim(), 0) if t.shape[d] > 1 and d not in dims and d != particle]
-        if extra:
-            raise ValueError(
-                f"{which} site {name!r} has batch shape {list(t.shape)}, of which dimension {extra[0]} is in no plate. "
-                "Declare the dimensions of one datum with .to_event(n)."
-            )
-        wanted = [1] * max(t.dim(), -(particle or 0), -(data or 0))
-        for d, size in ((data, rows), (particle, particles)):
-            if d is not None:
-                wanted[d] = size
-        t = t.expand(torch.broadcast_shapes(t.shape, wanted))
-        keep = [d % t.dim() for d in (particle, data) if d is not None]
-        rest = [d for d in range(t.dim()) if d not in keep]
-        t = t.sum(rest) if rest else t
-        if data is None:
-            return t.reshape(-1) if particle is not None else t.reshape(1).expand(particles)
-        return t.reshape(particles, batch)
-
-    places = {particle: particles, data: rows}
-    places |= {f.dim: f.size for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim or 0) if f.vectorized}
-    sizes = {d: size for d, size in places.items() if d is not None}  # particles and data first, the others as they are
-
-    def arrange(t: Tensor) -> Tensor:
-        event = list(t.shape[t.dim() - site["fn"].event_dim :])
-        wanted = [1] * max(t.dim() - len(event), *(-d for d in sizes), 0)
+    def arrange(t: Tensor, event_dim: int = event_dim) -> Tensor:
+        event = list(t.shape[t.dim() - event_dim :])
+        wanted = [1] * max(t.dim() - event_dim, *(-d for d in sizes), 0)
         for d, size in sizes.items():
             wanted[d] = size
-        t = t.expand(wanted + event)
-        t = t.movedim([d - len(event) for d in sizes], list(range(len(sizes))))
+        t = t.expand(wanted + event).movedim([d - event_dim for d in sizes], list(range(len(sizes))))
         t = t.reshape([*sizes.values(), *event])  # without dimensions that are in no plate, of size 1
         if particle is not None:
             return t
         return t.expand(particles, *t.shape) if data is None else t.unflatten(0, (particles, batch))
+
+    def reduce(t: Tensor) -> Tensor:
+        t = scale_and_mask(t, 1.0, mask)
+        stray = [d for d in range(-t.dim(), 0) if t.shape[d] > 1 and d not in sizes]
+        if stray:
+            raise ValueError(
+                f"{which} site {name!r} has batch shape {list(t.shape)}, of which dimension {stray[0]} is in no plate. "
+                "Declare the dimensions of one datum with .to_event(n)."
+            )
+        t = arrange(t, 0)  # [K, B, *other plates]
+        kept = 1 if data is None else 2
+        return t.flatten(kept).sum(-1) if t.dim() > kept else t
 
     return Site(name, site["fn"], site["value"], reduce, data, arrange)
