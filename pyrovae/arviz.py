@@ -18,7 +18,7 @@ from .program.sites import read_site
 if TYPE_CHECKING:
     from xarray import DataTree
 
-_ELEMENTS = 2**21  # of data, times particles, run at once
+_ELEMENTS, _ROWS = 2**21, 2**14  # of data, times particles, run at once
 FLAT = 1e-3  # nats; a tail of log weights no wider than this is taken for constant
 _POSTERIOR = (
     "independent draws from the guide q(z | x), not from the exact posterior, split over chains so that r-hat and ESS "
@@ -251,7 +251,7 @@ def _rows(data: int | slice | Iterable[int], n: int) -> list[int]:
 
 
 def _per_run(x: Tensor) -> int:
-    return max(1, _ELEMENTS // max(1, math.prod(x.shape[1:])))
+    return min(_ROWS, max(1, _ELEMENTS // max(1, math.prod(x.shape[1:]))))
 
 
 def _numpy(t: Tensor) -> np.ndarray:

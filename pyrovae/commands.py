@@ -14,7 +14,7 @@ from . import data as data_room
 from . import evaluation
 from .config import class_path, construct, find_class
 from .data import Dataset
-from .options import Parser, read_run, read_train
+from .options import EVENT_SHAPE, Parser, model_options, read_run, read_train
 from .program import seeded
 from .training import Fit, RunFolder, fit, load
 from .training.settings import find_device
@@ -23,28 +23,42 @@ FIT = ("epochs", "batch_size", "learning_rate", "schedule", "clip", "patience", 
 
 
 def train(words: list[str]) -> int:
-    """Train, evaluate on the test set, draw the figures, print the table."""
+    """Train, evaluate on held-out data, draw the figures, print the table."""
     settings = read_train(words)
-    resume = settings.pop("resume")
+    resume, particles = settings.pop("resume"), settings["test_particles"]
     folder = RunFolder(settings["run_dir"] or _free_folder(settings))
-    if folder.has_state() and not resume:
+    settings["run_dir"] = str(folder.path)
+    if particles < 1:
+        raise ValueError(f"train expects test_particles of at least 1, got {particles}")
+    if folder.path.exists() and not folder.path.is_dir():
+        raise ValueError(f"{str(folder.path)!r} is a file; choose another --run_dir")
+    if folder.in_use() and not resume:
         raise ValueError(f"{str(folder.path)!r} already holds a run; add --resume, or choose another --run_dir")
+    if resume:
+        _same_data(settings, folder.read_config())
     find_device(settings["device"])
     data = load_data(settings)
     with seeded(settings["seed"]):
         vae = build_model(settings, data)
-    objective = construct(settings["objective"], "objective")
-    folder.write_config(settings | {"run_dir": str(folder.path)})
+    objective = construct(settings["objective"], "objective") if settings["objective"] else None
     print(f"{type(vae).__name__} on {data.name}: {_sizes(data)}; {_count(vae):,} parameters -> {folder.path}")
-    run = fit(vae, data, objective, run_dir=folder.path, resume=resume, **{k: settings[k] for k in FIT})
+    kept = settings | {EVENT_SHAPE: list(data.event_shape)}
+    options = {k: settings[k] for k in FIT}
+    run = fit(vae, data, objective, run_dir=folder.path, resume=resume, settings=kept, **options)
     if run.interrupted:
         print(f"stopped in epoch {len(run.rows) + 1}; what was finished is in {folder.path}")
         print(f"go on with: pyrovae train --resume --run_dir {folder.path}")
-    figures(vae, data, run, folder)
-    if not run.interrupted:
+        figures(vae, data, run, folder)
+        return 130
+    try:
         held_out = next(s for s in ("test", "validation", "train") if data.size(s))
-        report(vae, data, folder, settings["test_particles"], 0, held_out, run)
-    return 130 if run.interrupted else 0
+        report(vae, data, folder, particles, 0, held_out, run)
+        figures(vae, data, run, folder)
+    except KeyboardInterrupt:
+        print(f"\nstopped after the training; its figures: pyrovae evaluate {folder.path}")
+        return 130
+    print(f"run folder: {folder.path}")
+    return 0
 
 
 def evaluate(words: list[str]) -> int:
@@ -61,6 +75,7 @@ def evaluate(words: list[str]) -> int:
     vae = load(folder.path).to(find_device(settings["device"]))
     data = load_data(folder.read_config())
     report(vae, data, folder, settings["particles"], settings["seed"], settings["split"])
+    print(f"run folder: {folder.path}")
     return 0
 
 
@@ -79,7 +94,9 @@ def generate(words: list[str]) -> int:
     settings = read_run("generate", words, add)
     folder = RunFolder(settings["run"])
     vae = load(folder.path).to(find_device(settings["device"]))
-    made = evaluation.generate(vae, settings["n"], settings["seed"], settings["mean"])
+    shape = folder.read_config().get(EVENT_SHAPE)
+    like = None if shape is None else torch.zeros(1, *shape)
+    made = evaluation.generate(vae, settings["n"], settings["seed"], settings["mean"], like)
     output = Path(settings["output"] or folder.path / "generated.npy")
     if output.suffix != ".npy":
         raise ValueError(f"generate expects --output as a .npy file, got {str(output)!r}")
@@ -111,8 +128,6 @@ def load_data(settings: dict[str, Any]) -> Dataset:
 def build_model(settings: dict[str, Any], data: Dataset) -> Any:
     """The model that settings name: its `build(data, ...)` where it has one, else its constructor."""
     cls: Any = find_class(settings["model"], torch.nn.Module, "pyrovae.models")
-    from .options import model_options
-
     options = {k: settings[k] for k in model_options(cls) if settings.get(k) is not None}
     if hasattr(cls, "build"):
         return cls.build(data, **options)
@@ -127,24 +142,26 @@ def report(
     if x is None:
         raise ValueError(f"{data.name} has no {split} data to evaluate on; its splits: {_sizes(data)}")
     ev = evaluation.evaluate(vae, x, particles, seed, progress=True)
-    metrics = folder.read_metrics() | {"split": split, **ev.to_dict(), "protocol": data.protocol}
-    if run is not None:
-        metrics |= {"epochs": len(run.rows), "training_seconds": sum(r["seconds"] for r in run.rows)}
+    figures = ev.to_dict() | {"protocol": data.protocol}
+    metrics = {split: figures}
+    if run is None:
+        metrics = folder.read_metrics() | metrics
+    else:
+        metrics["training"] = {"epochs": len(run.rows), "seconds": sum(r["seconds"] for r in run.rows)}
     folder.write_metrics(metrics)
-    error = f"± {ev.log_evidence_mean_error:.2f}"
+    error = f"± {ev.log_evidence_mean_error:.2f} over the data,"
     rows = [
-        ("log evidence", f"{ev.log_evidence_mean:.2f}", f"{error} nats per datum, {particles:,} particles"),
-        ("ELBO", f"{metrics['elbo']:.2f}", "nats per datum"),
-        ("rate", f"{metrics['rate']:.2f}", "nats per datum: KL(q(z|x) ‖ p(z))"),
-        ("distortion", f"{metrics['distortion']:.2f}", "nats per datum: −E_q log p(x|z)"),
+        ("log evidence", f"{ev.log_evidence_mean:.2f}", f"nats per datum {error} {particles:,} particles"),
+        ("ELBO", f"{figures['elbo']:.2f}", "nats per datum"),
+        ("rate", f"{figures['rate']:.2f}", "nats per datum: KL(q(z|x) ‖ p(z))"),
+        ("distortion", f"{figures['distortion']:.2f}", "nats per datum: −E_q log p(x|z)"),
         ("active units", f"{ev.active_units}", f"of {ev.latent_units}"),
     ]
     if run is not None:
-        rows.append(("training", f"{metrics['training_seconds']:.1f}", f"seconds, {metrics['epochs']} epochs"))
+        rows.append(("training", f"{metrics['training']['seconds']:.1f}", f"seconds, {len(run.rows)} epochs"))
     print(f"\n{data.name}, {split}: {len(x):,} data")
     for name, value, unit in rows:
         print(f"  {name:<13}{value:>10}  {unit}")
-    print(f"run folder: {folder.path}")
 
 
 def figures(vae: Any, data: Dataset, run: Fit, folder: RunFolder) -> None:
@@ -166,8 +183,18 @@ def figures(vae: Any, data: Dataset, run: Fit, folder: RunFolder) -> None:
             continue
         try:
             draw().savefig(folder.figures / f"{name}.png")
-        except (ValueError, NotImplementedError) as error:
-            print(f"figure {name} left out: {error}", file=sys.stderr)
+        except Exception as error:  # a user's model may lack anything that a picture needs; the run is whole
+            reason = " ".join(str(error).split()) or type(error).__name__
+            print(f"figure {name} left out: {reason}", file=sys.stderr)
+
+
+def _same_data(settings: dict[str, Any], before: dict[str, Any]) -> None:
+    """Refuse to go on with other data: what was held out might be trained on. Raises ValueError."""
+    for key in ("model", "data", "binarise", "validation", "data_seed"):
+        if settings[key] != before.get(key, settings[key]):
+            raise ValueError(
+                f"the run to resume has {key} {before[key]!r}, got {settings[key]!r}; leave it, or begin another run"
+            )
 
 
 def _free_folder(settings: dict[str, Any]) -> Path:

@@ -129,8 +129,10 @@ class _Binomial(dist.Binomial):
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         probs = cast(Tensor, self.probs)
-        coins = torch.rand((self.coins, *shape), dtype=probs.dtype, device=probs.device)
-        return (coins < probs).sum(0).to(probs.dtype)
+        heads = torch.zeros(shape, dtype=probs.dtype, device=probs.device)
+        for _ in range(self.coins):  # one at a time: all together are n times the memory
+            heads += torch.rand_like(heads) < probs
+        return heads
 
 
 class Binomial(Likelihood):
@@ -177,6 +179,8 @@ class Normal(Likelihood):
                 raise ValueError(f"Normal expects scale as a number, 'learned' or 'per_pixel', got {scale!r}")
         elif not scale > 0:
             raise ValueError(f"Normal expects a positive scale, got {scale}")
+        if not 0 <= minimum_scale < math.inf:
+            raise ValueError(f"Normal expects minimum_scale of at least 0, got {minimum_scale}; 1e-3 is the default")
         self.minimum_scale = minimum_scale
         self.scale = scale
         if scale == "learned":

@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -42,30 +44,45 @@ def over_leading(network: nn.Module, x: Tensor, event_dim: int) -> Tensor:
 
 
 class Network(Configured, nn.Module):
-    """Abstract: a map from [*leading, *inputs] to [*leading, *outputs]."""
+    """Abstract: a map from [*leading, *inputs] to [*leading, *outputs], by a `body` from [N, *inputs]."""
+
+    body: nn.Module
 
     def __init__(self, inputs: Shape, outputs: Shape) -> None:
         super().__init__()
-        for name, shape in (("inputs", inputs), ("outputs", outputs)):
-            if not shape or any(int(n) < 1 for n in shape):
-                raise ValueError(f"{type(self).__name__} expects {name} as positive sizes, got {tuple(shape)}")
-        self.inputs = tuple(inputs)
-        self.outputs = tuple(outputs)
-        self.body: nn.Module = nn.Identity()
+        self.inputs = _event(self, "inputs", inputs)
+        self.outputs = _event(self, "outputs", outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """[*leading, *inputs] -> [*leading, *outputs]. Raises ValueError for another event shape."""
-        check_event(self, x)
+        check_event(self, self.inputs, x)
         return over_leading(self.body, x, len(self.inputs))
 
 
-def check_event(network: Network, x: Tensor) -> None:
+def check_event(network: nn.Module, event: tuple[int, ...], x: Tensor) -> None:
     """Refuse data of another event shape. Raises ValueError."""
-    if tuple(x.shape[x.dim() - len(network.inputs) :]) != network.inputs:
+    if tuple(x.shape[x.dim() - len(event) :]) != event:
         raise ValueError(
-            f"{type(network).__name__} expects events of shape {list(network.inputs)}, got a tensor of shape "
+            f"{type(network).__name__} expects events of shape {list(event)}, got a tensor of shape "
             f"{list(x.shape)}; give data of that shape or build the network for yours"
         )
+
+
+def _sizes(network: nn.Module, name: str, sizes: Any) -> tuple[int, ...]:
+    """A list of positive whole numbers, or ValueError."""
+    is_list = isinstance(sizes, Sequence) and not isinstance(sizes, str)
+    if not is_list or any(not isinstance(n, Integral) or n < 1 for n in sizes):
+        raise ValueError(
+            f"{type(network).__name__} expects {name} as positive sizes, got {sizes!r}; give a list of whole numbers"
+        )
+    return tuple(int(n) for n in sizes)
+
+
+def _event(network: nn.Module, name: str, shape: Any) -> tuple[int, ...]:
+    """The sizes of at least one dimension, or ValueError."""
+    if not (found := _sizes(network, name, shape)):
+        raise ValueError(f"{type(network).__name__} expects {name} as positive sizes, got []; give scalars as [1]")
+    return found
 
 
 def _activation(name: str) -> nn.Module:
@@ -82,7 +99,7 @@ def _linear(n: int, m: int) -> nn.Linear:
     return layer
 
 
-class Standardise(Network):
+class Standardise(Configured, nn.Module):
     """(x − loc) / scale: centres every element of the data, and puts them in the range that networks like.
 
     `loc` [*event] and `scale` [] are buffers: fixed in training, kept with the weights.
@@ -95,8 +112,9 @@ class Standardise(Network):
     scale: Tensor
 
     def __init__(self, event: Shape) -> None:
-        super().__init__(event, event)
-        self.register_buffer("loc", torch.zeros(self.inputs))
+        super().__init__()
+        self.event = _event(self, "event", event)
+        self.register_buffer("loc", torch.zeros(self.event))
         self.register_buffer("scale", torch.ones(()))
 
     def to_data(self, x: Tensor, rescale: bool) -> Standardise:
@@ -107,8 +125,8 @@ class Standardise(Network):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """[*leading, *event], unchanged in shape."""
-        check_event(self, x)
+        """[*leading, *event], unchanged in shape. Raises ValueError for another event shape."""
+        check_event(self, self.event, x)
         return (x - self.loc) / self.scale
 
 
@@ -140,7 +158,7 @@ class MLP(Network):
 
     def __init__(self, inputs: Shape, outputs: Shape, hidden: Sequence[int] = (400,), activation: str = "relu") -> None:
         super().__init__(inputs, outputs)
-        widths = [math.prod(inputs), *hidden]
+        widths = [math.prod(inputs), *_sizes(self, "hidden", hidden)]
         layers: list[nn.Module] = [nn.Flatten()]
         for n, m in itertools.pairwise(widths):
             layers += [_linear(n, m), _activation(activation)]
@@ -179,7 +197,7 @@ class Conv(Network):
         super().__init__(inputs, outputs)
         c, h, w = _image(inputs, "Conv")
         layers: list[nn.Module] = []
-        for out in channels:
+        for out in _sizes(self, "channels", channels):
             layers.append(nn.Conv2d(c, out, 3, stride=2, padding=1))
             layers += [nn.BatchNorm2d(out)] if batch_norm else []
             layers.append(_activation(activation))
@@ -212,6 +230,7 @@ class TransposedConv(Network):
         super().__init__(inputs, outputs)
         c, h, w = _image(outputs, "TransposedConv")
         sizes = [(h, w)]
+        channels = _sizes(self, "channels", channels)
         for _ in channels:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
         widths = [c, *channels]  # from the image inwards, as in Conv
@@ -244,9 +263,9 @@ def pair(
     Raises ValueError for an unknown kind, with the nearest match.
     """
     if network == "mlp":
-        widths = [400] if hidden is None else list(hidden)
+        widths = [400] if hidden is None else hidden
         return MLP(event, code, widths, activation), MLP([latent], decoded, widths[::-1], activation)
     if network == "conv":
-        channels = [32, 64] if hidden is None else list(hidden)
+        channels = [32, 64] if hidden is None else hidden
         return Conv(event, code, channels, activation), TransposedConv([latent], decoded, channels, activation)
     raise ValueError(f"unknown network {network!r}; {nearest(network, ['mlp', 'conv'])}")

@@ -15,7 +15,8 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from . import likelihoods, objectives, posteriors, priors
-from .config import find_class, nearest
+from .config import class_path, find_class, load_class, nearest
+from .data.sources import SOURCES
 from .training import RunFolder, fit
 from .training.run_folder import ARCHITECTURE
 from .training.schedules import SCHEDULES
@@ -26,11 +27,14 @@ PARTS = {  # option: (base class, package of its known classes, constructor argu
     "posterior": (posteriors.Posterior, "pyrovae.posteriors", {"network"}),
     "objective": (objectives.Objective, "pyrovae.objectives", set()),
 }
-DEFAULTS = {
-    "prior": {"class_path": "pyrovae.priors.StandardNormal"},
-    "posterior": {"class_path": "pyrovae.posteriors.DiagonalNormal"},
-    "objective": {"class_path": "pyrovae.objectives.ELBO", "init_args": {"kl": "analytic"}},
+HELP = {
+    "prior": "p(z): a class (default: StandardNormal)",
+    "likelihood": "p(x|z): a class (default: what the values of the data ask for)",
+    "posterior": "q(z|x): a class (default: DiagonalNormal)",
+    "objective": "the bound to raise: a class (default: ELBO with kl=analytic)",
 }
+EVENT_SHAPE = "event_shape"  # a key of config.yaml that tells of the data
+NO_SETTINGS = (ARCHITECTURE, EVENT_SHAPE)
 
 
 class Parser(ArgumentParser):
@@ -55,6 +59,14 @@ class Parser(ArgumentParser):
             known = [o for action in self._actions for o in action.option_strings if o.startswith("--")]
             return f"unknown option {unknown[0]!r}; {nearest(unknown[0].split('=')[0], known, remedy)}"
         message = re.sub(r"<class '(\w+)'>", r"\1", message).replace("Parser key", "option")
+        stray = re.search(r"class_path '[\w.]*\.(\w+)':.*Option '(\w+)' is not accepted", message)
+        if stray:
+            return f"{stray[1]} has no option {stray[2]!r}. {remedy}"
+        key, given = re.search(r'option "([\w.]+)"', message), re.search(r"Given value: (\S+)", message)
+        if key and given:  # one of several types: jsonargparse tells of each
+            action = next((a for a in self._actions if a.dest == key[1]), None)
+            meant = re.sub(r"typing\.", "", str(getattr(action, "_typehint", "another kind of value")))
+            return f"option {key[1]!r} expects {meant}, got {given[1]}. {remedy}"
         return f"{message.rstrip('.')}. {remedy}"
 
 
@@ -80,18 +92,30 @@ def read_train(words: list[str]) -> dict[str, Any]:
         config["model"] = given[0]
     cls = _find_model(config.setdefault("model", "VAE"))
     parser = train_parser(cls)
+    for option in PARTS:
+        named = _value(words, f"--{option}", take=True)
+        known = config.get(option)
+        path = known.get("class_path") if isinstance(known, dict) else known
+        if named is not None and (path is None or _resolve(option, path) != _resolve(option, named)):
+            config[option] = {"class_path": named}  # another class starts from its own defaults
+        if config.get(option) in (None, "auto", {"class_path": "auto"}):
+            config.pop(option, None)
     config = {k: _resolve(k, v) for k, v in config.items()}
-    for i, word in enumerate(words):
-        option, equals, value = word.removeprefix("--").partition("=")
-        if word.startswith("--") and option in PARTS:
-            if equals:
-                words[i] = f"--{option}={_resolve(option, value)}"
-            elif i + 1 < len(words):
-                words[i + 1] = _resolve(option, words[i + 1])
-    text = yaml.safe_dump(config)
-    settings = parser.read([f"--config={text}", *words])
+    for i, word in enumerate(words[1:], 1):
+        if words[i - 1] == "--hidden" and word.isdigit():
+            words[i] = f"[{word}]"
+    settings = parser.read([f"--config={yaml.safe_dump(config)}", *words])
     settings.pop("config", None)
-    return {"model": settings.pop("model")} | settings
+    for option in PARTS:
+        if settings.get(option):  # a user's class is written down as FILE.py:Class, which can be read anywhere
+            settings[option]["class_path"] = class_path(load_class(settings[option]["class_path"]))
+    return {"model": _absolute(settings.pop("model"))} | settings | {"data": _absolute(settings["data"])}
+
+
+def _absolute(name: str) -> str:
+    """A file or folder by its full path, so that a run can be read from anywhere; other names as they are."""
+    path, colon, rest = name.partition(":")
+    return f"{Path(path).resolve()}{colon}{rest}" if name not in SOURCES and Path(path).exists() else name
 
 
 def _configured(words: list[str]) -> dict[str, Any]:
@@ -113,8 +137,7 @@ def _configured(words: list[str]) -> dict[str, Any]:
         if not isinstance(read, dict):
             raise ValueError(f"config file {path!r} holds no settings; expected lines such as `latent: 20`")
         config |= read
-    config.pop(ARCHITECTURE, None)
-    return config
+    return {k: v for k, v in config.items() if k not in NO_SETTINGS}
 
 
 def _value(words: list[str], option: str, take: bool = False) -> str | None:
@@ -142,9 +165,11 @@ def _resolve(option: str, value: Any) -> Any:
     base, package, _ = PARTS[option]
     if isinstance(value, str):
         cls = find_class(value, base, package)
-        return f"{cls.__module__}.{cls.__qualname__}"
+        if cls is objectives.PyroELBO:
+            raise ValueError("PyroELBO wraps an object of pyro.infer; give that to pv.fit(..., objective=...)")
+        return {"class_path": f"{cls.__module__}.{cls.__qualname__}"}
     if isinstance(value, dict) and "class_path" in value:
-        return value | {"class_path": _resolve(option, value["class_path"])}
+        return value | _resolve(option, value["class_path"])
     raise ValueError(f"{option} expects a class name, or class_path and init_args, got {value!r}")
 
 
@@ -156,23 +181,27 @@ def train_parser(cls: Any) -> Parser:
         description=f"Train {cls.__name__}: {(inspect.getdoc(cls) or '').splitlines()[0] if cls.__doc__ else ''}",
     )
     parser.add_argument("--config", action="config", help="a YAML file of settings; options override it")
-    parser.add_argument("--model", default="VAE", help="the model, usually given as the first word")
+    parser.add_argument("--model", default="VAE", help="the model, which may also be the first word")
     _add_data(parser)
     builder = getattr(cls, "build", cls)
     names = [n for n in inspect.signature(builder).parameters if n not in ("data", "self")]
     if hasattr(cls, "build"):
-        parser.add_method_arguments(cls, "build", skip={"data", *PARTS}, sub_configs=False)
+        parser.add_method_arguments(cls, "build", skip={"data", *PARTS}, fail_untyped=False)
     else:
-        parser.add_class_arguments(cls, skip=set(PARTS))
+        parser.add_class_arguments(cls, skip=set(PARTS), fail_untyped=False)
     for option, (base, _, filled) in PARTS.items():
         if option in names or option == "objective":
-            default = DEFAULTS.get(option)
-            parser.add_subclass_arguments(base, option, skip=filled, required=False, default=default, metavar="NAME")
-    parser.add_argument("--schedule", choices=list(SCHEDULES), default="cosine", help="of the learning rate")
-    skip: set[str | int] = {"vae", "data", "objective", "schedule", "optimizer", "run_dir", "resume", "progress"}
+            parser.add_subclass_arguments(base, option, as_group=False, skip=filled, metavar="NAME", help=HELP[option])
+    parser.add_argument("--schedule", default="cosine", help=f"of the learning rate: {', '.join(SCHEDULES)}")
+    given = ("vae", "data", "objective", "schedule", "optimizer", "run_dir", "resume", "progress", "settings")
+    skip: set[str | int] = set(given)
     parser.add_function_arguments(fit, skip=skip)
     parser.add_argument("--run_dir", type=str | None, default=None, help="the run folder (default: runs/MODEL-DATA)")
-    parser.add_argument("--resume", action="store_true", help="go on from the last finished epoch in run_dir")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last finished epoch in run_dir; more --epochs stretch the schedule",
+    )
     parser.add_argument("--test_particles", type=int, default=1000, help="particles of the final evaluation")
     return parser
 

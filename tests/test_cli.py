@@ -58,9 +58,9 @@ def test_training_leaves_a_folder_a_person_enjoys(here, capsys):
     pictures = {"history", "samples", "reconstructions", "latent_map", "traversal", "interpolation"}
     assert {p.stem for p in (folder / "figures").iterdir()} == pictures
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["particles"] == 5
-    assert metrics["protocol"]["name"] == "digits"
-    assert metrics["epochs"] == 2
+    assert metrics["test"]["particles"] == 5
+    assert metrics["test"]["protocol"]["name"] == "digits"
+    assert metrics["training"]["epochs"] == 2
     assert isinstance(pv.load(folder), pv.models.VAE)
     assert main(["train", *SMALL]) == 0  # the next run has a folder of its own
     assert (here / "runs" / "vae-digits-2").is_dir()
@@ -123,7 +123,7 @@ def test_a_users_own_model_file_trains_is_loaded_evaluated_and_generates(here, c
     vae = pv.load(here / "r")
     assert (type(vae).__name__, vae.style) == ("StyleAndTone", 2)
     assert main(["evaluate", "r", "--particles", "7"]) == 0
-    assert json.loads((here / "r" / "metrics.json").read_text())["particles"] == 7
+    assert json.loads((here / "r" / "metrics.json").read_text())["test"]["particles"] == 7
     assert main(["generate", "r", "--n", "5"]) == 0
     assert np.load(here / "r" / "generated.npy").shape == (5, 1, 8, 8)
 
@@ -146,8 +146,10 @@ def test_help_reads_well(words, capsys):
 
 def test_print_config_prints_what_config_takes(here, capsys):
     assert main(["train", *SMALL, "--print_config"]) == 0
-    (here / "c.yaml").write_text(capsys.readouterr().out)
-    assert main(["train", "--config", "c.yaml", "--run_dir", "r"]) == 0
+    printed = capsys.readouterr().out
+    (here / "c.yaml").write_text(printed)
+    assert main(["train", "--config", "c.yaml", "--print_config"]) == 0
+    assert capsys.readouterr().out == printed
 
 
 def test_resume_goes_on_and_extends(trained, capsys):
@@ -193,12 +195,17 @@ def test_ctrl_c_ends_a_run_cleanly_and_it_resumes(here):
         (["train", "VEA"], "unknown model 'VEA'; did you mean 'VAE'?"),
         (["train", "--latnt", "3"], "unknown option '--latnt'; did you mean '--latent'? See `pyrovae train --help`"),
         (["train", "--latent", "many"], 'option "latent": Expected a int. Got value: many'),
+        (["train", "--hidden", "wide"], "option 'hidden' expects"),
+        (["train", "--schedule", "cosin"], "unknown schedule 'cosin'; did you mean 'cosine'?"),
+        (["train", "--test_particles", "0"], "test_particles of at least 1, got 0"),
+        (["train", "--objective", "PyroELBO"], "give that to pv.fit"),
+        (["train", "--run_dir", __file__], "is a file; choose another --run_dir"),
         (["train", "--latent", "0"], "StandardNormal expects at least one latent dimension, got latent=0"),
         (["train", "--prior", "StandadNormal"], "unknown prior 'StandadNormal'; did you mean 'StandardNormal'?"),
         (["train", "--likelihood", "Bernouli"], "unknown likelihood 'Bernouli'; did you mean 'Bernoulli'?"),
         (["train", "--posterior", "Diagonal"], "unknown posterior 'Diagonal'; did you mean 'DiagonalNormal'?"),
         (["train", "--objective", "IWEA"], "unknown objective 'IWEA'; did you mean 'IWAE'?"),
-        (["train", "--objective", "IWAE", "--objective.particle", "3"], "'particle' is not accepted"),
+        (["train", "--objective", "IWAE", "--objective.particle", "3"], "IWAE has no option 'particle'"),
         (["train", "--network", "mpl"], "unknown network 'mpl'; did you mean 'mlp'?"),
         (["train", "--activation", "rleu"], "unknown activation 'rleu'; did you mean 'relu'?"),
         (["train", "--data", "minst"], "'minst' is not known; did you mean 'mnist'?"),
@@ -218,7 +225,7 @@ def test_ctrl_c_ends_a_run_cleanly_and_it_resumes(here):
 )
 def test_bad_words_get_one_sentence(here, capsys, words, message):
     assert message in refused(words, capsys)
-    assert not list(here.glob("runs/*/state.pt"))
+    assert not (here / "runs").exists()  # a refused run leaves nothing
 
 
 def test_a_config_that_is_none_is_refused(here, capsys):
@@ -264,3 +271,96 @@ def test_an_unexpected_failure_shows_no_traceback_unless_asked(here, capsys, mon
     monkeypatch.setenv("PYROVAE_TRACEBACK", "1")
     with pytest.raises(RuntimeError):
         main(["train", "odd.py:Odd", "--run_dir", "other"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--objective", "IWAE"],
+        ["--config", "elbo.yaml", "--objective", "IWAE"],
+        ["--config", "iwae.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_another_class_starts_from_its_own_defaults(here, capsys, words):
+    (here / "elbo.yaml").write_text("objective: {class_path: ELBO, init_args: {particles: 1, kl: analytic}}\n")
+    (here / "iwae.yaml").write_text("objective: IWAE\n")
+    assert main(["train", *SMALL, *words, "--run_dir", "r"]) == 0
+    objective = yaml.safe_load((here / "r" / "config.yaml").read_text())["objective"]
+    assert objective["class_path"].endswith("IWAE")
+    assert objective["init_args"] == {"particles": 5}
+
+
+def test_one_width_and_the_likelihood_of_the_data_may_be_written_short(here, capsys):
+    assert main(["train", *SMALL, "--hidden", "7", "--likelihood", "auto", "--run_dir", "r"]) == 0
+    vae = pv.load(here / "r")
+    assert vae.likelihood.network.body[1].out_features == 7
+    assert type(vae.likelihood).__name__ == "Binomial"
+
+
+def test_a_refused_resume_leaves_a_run_as_it_was(trained, capsys):
+    files = {p.name: p.read_bytes() for p in trained.iterdir() if p.is_file()}
+    for words, message in (
+        (["--latent", "3"], "of another architecture"),
+        (["--objective", "BetaELBO"], "another objective or optimizer"),
+        (["--epochs", "1"], "has 2 epochs behind it"),
+        (["--data_seed", "7"], "the run to resume has data_seed 0, got 7"),
+    ):
+        assert message in refused(["train", "--resume", "--run_dir", str(trained), *words], capsys)
+    assert {p.name: p.read_bytes() for p in trained.iterdir() if p.is_file()} == files
+
+
+def test_parts_of_a_users_file_are_read_back_by_another_process_elsewhere(here, capsys):
+    (here / "mine.py").write_text("from pyrovae.objectives import IWAE\nclass Two(IWAE):\n    pass\n")
+    (here / "away").mkdir()
+    np.savez(here / "x.npz", train=np.random.default_rng(0).normal(size=(60, 5)))
+    words = ["train", *SMALL, "--data", "x.npz", "--objective", "mine.py:Two", "--run_dir", "r"]
+    assert main(words) == 0
+    again = [sys.executable, "-m", "pyrovae", "train", "--resume", "--run_dir", "../r", "--epochs", "3"]
+    done = subprocess.run(again, cwd=here / "away", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (here / "r" / "history.csv").read_text().count("\n") == 4
+
+
+def test_a_figure_that_cannot_be_drawn_costs_nothing_else(here, capsys):
+    (here / "odd.py").write_text(
+        "import torch, torch.nn as nn, pyro, pyro.distributions as dist\n"
+        "class Scalar(nn.Module):\n"
+        "    def __init__(self, width=3):\n"
+        "        super().__init__()\n"
+        "        self.w = nn.Parameter(torch.zeros(5))\n"
+        "    def model(self, x):\n"
+        "        n, d = x.shape\n"
+        "        with pyro.plate('data', n):\n"
+        "            z = pyro.sample('z', dist.Normal(0.0, 1.0))\n"
+        "            pyro.sample('x', dist.Normal(z[..., None] * self.w, 1.0).to_event(1), obs=x)\n"
+        "    def guide(self, x):\n"
+        "        with pyro.plate('data', len(x)):\n"
+        "            pyro.sample('z', dist.Normal(x @ self.w, 1.0))\n"
+    )
+    np.savez(here / "x.npz", train=np.random.default_rng(0).normal(size=(60, 5)))
+    words = ["train", "odd.py:Scalar", "--data", "x.npz", "--epochs", "2", "--test_particles", "5", "--run_dir", "r"]
+    assert main(words) == 0
+    assert "log evidence" in capsys.readouterr().out
+    assert main(["generate", "r", "--n", "3"]) == 0  # a model that reads the shape of x
+    assert np.load(here / "r" / "generated.npy").shape == (3, 5)
+
+
+def test_evaluations_of_several_splits_stand_side_by_side(trained, capsys):
+    before = json.loads((trained / "metrics.json").read_text())
+    assert main(["evaluate", str(trained), "--split", "train", "--particles", "1"]) == 0
+    after = json.loads((trained / "metrics.json").read_text())
+    assert after["train"]["log_evidence_monte_carlo_error"] is None
+    assert {k: v for k, v in after.items() if k != "train"} == before
+
+
+def test_ctrl_c_in_the_first_epoch_can_be_resumed(here, capsys, monkeypatch):
+    def stop(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", stop)
+        assert main(["train", *SMALL, "--run_dir", "r"]) == 130
+    assert "pyrovae train --resume --run_dir r" in capsys.readouterr().out
+    assert main(["train", "--resume", "--run_dir", "r"]) == 0
+    assert (here / "r" / "history.csv").read_text().count("\n") == 3

@@ -690,6 +690,86 @@ def test_refused_programs(case, particles):
         pv.densities(program(model, guide), torch.randn(4, 3), particles).log_weight  # noqa: B018
 
 
+def one_likelihood(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", NORMAL(x.new_zeros(4), 1.0).to_event(1))
+        pyro.sample("x", NORMAL(z, 1.0).to_event(1), obs=x)
+
+
+def one_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", NORMAL(x, 1.0).to_event(1))
+
+
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize("particles", [1, 3])
+class TestForgottenBatch:
+    """A datum that is no batch is not broadcast over the plate."""
+
+    def refused(self, vae, x, particles, validate, message):
+        with pytest.raises(ValueError, match=message), pyro.validation_enabled(validate):
+            pv.densities(vae, x, particles)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_image(self, channels, particles, validate):
+        vae, x = small_vae(event=[channels, 6, 6]), small_data(event=[channels, 6, 6], dtype=torch.float32)
+        assert pv.densities(vae, x[:1], particles).log_weight.shape == (particles, 1)
+        self.refused(vae, x[0], particles, validate, r"expects .*shape")
+        vae.posterior.forward = lambda x: NORMAL(x.new_zeros(2), 1.0).to_event(1)  # an encoder that takes anything
+        self.refused(
+            vae,
+            x[0],
+            particles,
+            validate,
+            rf"model site 'x' has events of shape \[{channels}, 6, 6\] and expects an observed value of shape "
+            rf"\[{channels}, {channels}, 6, 6\], .* got shape \[{channels}, 6, 6\]. .* x\[None\]",
+        )
+
+    def test_vector(self, particles, validate):
+        x = torch.randn(4)
+        assert pv.densities(program(one_likelihood, one_guide), x[None], particles).log_weight.shape == (particles, 1)
+        message = r"expects an observed value of shape \[4, 4\], .* got shape \[4\]"
+        self.refused(program(one_likelihood, one_guide), x, particles, validate, message)
+
+    def test_one_row_for_all(self, particles, validate):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", NORMAL(x.new_zeros(4), 1.0).to_event(1))
+                pyro.sample("x", NORMAL(z, 1.0).to_event(1), obs=x[:1])
+
+        self.refused(
+            program(model, one_guide),
+            torch.randn(3, 4),
+            particles,
+            validate,
+            r"of shape \[3, 4\], .* got shape \[1, 4\]",
+        )
+
+
+@pytest.mark.parametrize("particles", [1, 3])
+def test_a_factor_is_no_observation(particles):
+    """pyro.factor, by row or one number for all, is a density of each datum and needs no rows."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", NORMAL(x.new_zeros(4), 1.0).to_event(1))
+            pyro.sample("x", NORMAL(z, 1.0).to_event(1), obs=x)
+            pyro.factor("rows", x.sum(-1))
+            pyro.factor("all", x.new_tensor(2.0))
+
+    x = torch.randn(3, 4, dtype=F64)
+    d = pv.densities(program(model, one_guide), x, particles)
+    likelihood = NORMAL(d.posterior["z"].value, 1.0).log_prob(x).sum(-1).reshape(particles, 3)
+    torch.testing.assert_close(d.log_likelihood, likelihood + x.sum(-1) + 2, **TIGHT)
+
+
+@pytest.mark.parametrize("particles", [1, 3])
+def test_scalar_events(particles):
+    """x [B] of numbers has rows and no more."""
+    d = pv.densities(Global(5), torch.randn(5, dtype=F64), particles)
+    assert d.log_likelihood.shape == (particles, 5)
+
+
 def test_forgotten_to_event_where_sizes_agree():
     """B equal to the event's size: Pyro sees nothing wrong."""
     with pytest.raises(ValueError, match=r"in no plate. Declare the dimensions of one datum with .to_event\(n\)"):
@@ -764,7 +844,9 @@ ARGUMENTS = {
     "no data": (small_vae, None, 1, r"expected data as a tensor \[B, \*event\] with at least one row, got NoneType"),
     "empty": (small_vae, torch.zeros(0, *EVENT), 1, r"with at least one row, got shape \[0, 1, 5, 4\]"),
     "scalar": (small_vae, torch.tensor(1.0), 1, r"with at least one row, got shape \[\]"),
-    "no particles": (small_vae, torch.zeros(2, *EVENT), 0, r"expected at least one particle, got particles=0"),
+} | {
+    f"particles {k}": (small_vae, torch.zeros(2, *EVENT), k, rf"particles as a whole number of at least 1, .*={k!r}$")
+    for k in (0, 2.5, True, "3", None)
 }
 
 
@@ -775,12 +857,39 @@ def test_arguments(case):
         pv.densities(vae() if callable(vae) else vae, x, particles)
 
 
-def test_other_errors_are_the_program_s_own():
-    def broken(x):
-        raise ValueError("a fault of its own")
+class Fault(ValueError):
+    """An error of a program's own class."""
 
-    with pytest.raises(ValueError, match="a fault of its own"):
-        pv.densities(program(broken, broken), torch.zeros(2, 3))
+
+@pytest.mark.parametrize("particles", [1, 3])
+@pytest.mark.parametrize("where", ["model", "guide"])
+def test_other_errors_are_the_program_s_own(where, particles):
+    """As they were raised, without Pyro's table of shapes."""
+
+    def broken(x):
+        guide_of_three(x)
+        raise Fault("a fault of its own\nin two lines")
+
+    parts = {"model": bernoulli, "guide": guide_of_three} | {where: broken}
+    with pytest.raises(Fault) as error:
+        pv.densities(program(**parts), torch.zeros(2, 3), particles)
+    assert str(error.value) == "a fault of its own\nin two lines"
+
+
+def test_plain_errors():
+    """Nested traces, errors without a table, and those that are none of its business."""
+
+    def broken():
+        raise Fault("a fault")
+
+    with pytest.raises(Fault, match=r"\Aa fault\Z"), pv.program.plain_errors():
+        poutine.trace(poutine.trace(broken)).get_trace()
+    original = Fault("Trace Shapes: none")
+    with pytest.raises(Fault) as error, pv.program.plain_errors():
+        raise original
+    assert error.value is original
+    with pytest.raises(KeyError), pv.program.plain_errors():
+        raise KeyError("a\nTrace Shapes:")
 
 
 # States to run in

@@ -1,5 +1,6 @@
 """Evidence, rate and distortion against exact answers; what a model makes; saving and loading."""
 
+import json
 import math
 import resource
 
@@ -106,6 +107,15 @@ def test_memory_does_not_grow_with_the_particles():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000  # KiB; all at once is 600 MiB
 
 
+def test_small_events_come_in_chunks_too(monkeypatch):
+    """Of two numbers a datum it is the 400 hidden units of each particle that fill the memory."""
+    monkeypatch.setattr(evidence, "_sums", lambda d, of=evidence._sums: rows.append(math.prod(d.shape)) or of(d))
+    vae, rows = Exact(features=2), []
+    pv.evaluate(vae, torch.randn(209, 2, dtype=torch.float64), particles=250)
+    assert sum(rows) == 209 * 250
+    assert max(rows) <= 2**14
+
+
 def test_evaluation_leaves_mode_gradients_statistics_and_random_numbers_alone():
     vae = pv.models.VAE(
         pv.priors.StandardNormal(2),
@@ -151,12 +161,21 @@ def test_figures_come_with_their_protocol(x):
     assert figures["data"] == 11
     assert figures["log_evidence_standard_error"] > 0
     assert all(isinstance(v, int | float) for v in figures.values())
-    assert math.isnan(pv.evaluate(Exact(), x[:1], particles=1).to_dict()["log_evidence_standard_error"])
+
+
+def test_an_undefined_error_is_nan_and_none_where_json_has_no_nan(x):
+    one_datum, one_particle = pv.evaluate(Exact(), x[:1], particles=7), pv.evaluate(Exact(), x, particles=1)
+    assert math.isnan(one_datum.log_evidence_mean_error)
+    assert math.isnan(one_particle.log_evidence_monte_carlo_error)
+    assert one_datum.to_dict()["log_evidence_standard_error"] is None
+    assert one_particle.to_dict()["log_evidence_monte_carlo_error"] is None
+    json.dumps([one_datum.to_dict(), one_particle.to_dict()], allow_nan=False)
 
 
 def test_evaluate_refuses_nonsense(x):
-    with pytest.raises(ValueError, match="at least one particle, got particles=0"):
-        pv.evaluate(Exact(), x, particles=0)
+    for particles in (0, 2.5):
+        with pytest.raises(ValueError, match=f"whole number of at least 1, got particles={particles}"):
+            pv.evaluate(Exact(), x, particles=particles)
     with pytest.raises(ValueError, match="NaN or infinite"):
         pv.evaluate(Exact(), x * math.nan, particles=3)
 
@@ -245,7 +264,69 @@ def test_several_sites_come_by_name(x):
     with pytest.raises(ValueError, match=r"latents \['c', 'z'\]; give decode a dict"):
         pv.decode(vae, codes["z"], like=x)
     assert set(pv.reconstruct(vae, x.float())) == {"x", "sign"}
-    assert set(pv.interpolate(vae, x[0].float(), x[1].float(), steps=2)) == {"x", "sign"}
+    with pytest.raises(ValueError, match="interpolate expects continuous latents, got the discrete 'c', which has no"):
+        pv.interpolate(vae, x[0].float(), x[1].float())
+    with pytest.raises(ValueError, match="traverse expects continuous latents, got the discrete 'c', which has no"):
+        pv.traverse(vae, x[0].float(), site="c")
+
+
+class Scalar(nn.Module):
+    """θ of all data; z of one number a datum, with a discrete c beside it if that is asked for; x ~ 𝒩(z + θ, 1)."""
+
+    def __init__(self, discrete=False):
+        super().__init__()
+        self.discrete = discrete
+
+    def model(self, x):
+        theta = pyro.sample("theta", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            self.aside()
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z + theta, 1.0), obs=x)
+
+    def guide(self, x):
+        pyro.sample("theta", dist.Delta(torch.tensor(0.5)))
+        with pyro.plate("data", len(x)):
+            self.aside()
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    def aside(self):
+        if self.discrete:
+            pyro.sample("c", dist.Bernoulli(torch.tensor(0.5)))
+
+
+def test_a_latent_of_one_number_is_walked_beside_others_that_stay():
+    x = torch.tensor([1.0, 3.0])
+    torch.testing.assert_close(pv.traverse(Scalar(), x[0], steps=3, span=2.0), torch.tensor([[-1.5, 0.5, 2.5]]))
+    assert pv.traverse(Scalar(discrete=True), x[0], site="z").shape == (1, 9)
+    torch.testing.assert_close(pv.interpolate(Scalar(), x[0], x[1], steps=3), torch.tensor([1.5, 2.5, 3.5]))
+    torch.testing.assert_close(pv.decode(Scalar(), {"z": x, "theta": torch.tensor(0.5)}), x + 0.5)
+
+
+PLATED = 4
+
+
+class Plated(nn.Module):
+    """A latent in a plate of its own, left of the data: its rows are not its first dimension."""
+
+    def model(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            with pyro.plate("parts", PLATED, dim=-2):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z.movedim(-2, -1), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("parts", PLATED, dim=-2):
+            pyro.sample("z", dist.Normal(x.mT, 1.0))
+
+
+def test_rows_need_not_be_the_first_dimension_of_a_latent():
+    vae, x = Plated(), torch.randn(5, PLATED)
+    torch.testing.assert_close(pv.reconstruct(vae, x), x)
+    torch.testing.assert_close(pv.decode(vae, x.mT), x)
+    torch.testing.assert_close(pv.interpolate(vae, x[0], x[1], steps=3)[1], x[:2].mean(0))
+    walk = pv.traverse(vae, x[0], dims=[2], steps=2, span=1.0)
+    torch.testing.assert_close(walk[0, 1], torch.where(torch.arange(PLATED) == 2, torch.ones(()), x[0]))
 
 
 @pytest.mark.parametrize(
@@ -255,11 +336,41 @@ def test_several_sites_come_by_name(x):
         (lambda vae, x: pv.interpolate(vae, x[0], x[1], steps=1), "at least 2 steps, got steps=1"),
         (lambda vae, x: pv.interpolate(vae, x[0], x[1][:2]), "two data of one shape"),
         (lambda vae, x: pv.traverse(vae, x[0], site="y"), "site as one of .*, got 'y'"),
+        (lambda vae, x: pv.traverse(vae, x[0], dims=[7]), r"traverse expects dims from 0 to 0, got \[7\]; choose"),
+        (lambda vae, x: pv.traverse(vae, x[0], dims=[]), r"traverse expects dims from 0 to 0, got \[\]"),
+        (lambda vae, x: pv.traverse(vae, x[0], steps=0), "traverse expects at least 1 step, got steps=0"),
+        (lambda vae, x: pv.generate(vae, 2.5), "n of at least 1, got n=2.5; give a whole number"),
+        (lambda vae, x: pv.decode(vae, {"zz": x}), "decode expects latents of the model, got 'zz'; did you mean 'z'"),
+        (lambda vae, x: pv.decode(vae, {}), r"at least one latent out of \['z'\], got \[\]; .* pv.generate"),
+        (lambda vae, x: pv.decode(vae, x[0, :1]), r"latent 'z' of shape \[n, 1\], got \[1\]; give a row for each"),
+        (lambda vae, x: pv.decode(vae, x[:, :2]), r"latent 'z' of shape \[n, 1\], got \[11, 2\]"),
+        (lambda vae, x: pv.decode(vae, x[:0, :1]), r"latent 'z' of shape \[n, 1\], got \[0, 1\]"),
+        (lambda vae, x: pv.decode(vae, x[:, :1].numpy()), "a tensor, or a dict of tensors .* got ndarray"),
+        (
+            lambda vae, x: pv.decode(Hierarchy(), {"z": x[:5, :1], "c": x[:3, 0]}, like=x),
+            "as many rows of each latent, got {'z': 5, 'c': 3}",
+        ),
     ],
 )
 def test_samples_refuse_nonsense(x, call, message):
     with pytest.raises(ValueError, match=message):
         call(Exact(), x)
+
+
+@pytest.mark.parametrize("call", [pv.evaluate, pv.encode, pv.reconstruct])
+def test_what_is_no_tensor_of_data_is_refused_with_a_way_out(call):
+    vae, data = digits_vae(), pv.data.load("digits")
+    who = call.__name__
+    with pytest.raises(ValueError, match=rf"{who} expects data as a tensor \[N, .* got ndarray; .* torch.as_tensor"):
+        call(vae, data.test.numpy())
+    with pytest.raises(ValueError, match=rf"{who} expects data as a tensor .* got Dataset; .*data.test"):
+        call(vae, data)
+    with pytest.raises(ValueError, match=rf"{who} expects data .* at least one value, got shape \[0, 1, 8, 8\]"):
+        call(vae, data.test[:0])
+    with pytest.raises(ValueError, match=r"expects data as a tensor \[\*event\], got ndarray"):
+        pv.traverse(vae, data.test[0].numpy())
+    with pytest.raises(ValueError, match=r"expects data as a tensor \[\*event\], got ndarray"):
+        pv.interpolate(vae, data.test[0], data.test[1].numpy())
 
 
 def test_a_saved_model_loads_into_an_equal_one(tmp_path):

@@ -16,21 +16,26 @@ CALLS = {
     "traverse": lambda vae, x: pv.traverse(vae, x[0]),
     "densities": lambda vae, x: pv.densities(vae, x, particles=3).log_weight,
 }
-LIKELIHOODS = [
-    pv.likelihoods.Bernoulli,
-    pv.likelihoods.ContinuousBernoulli,
-    pv.likelihoods.Binomial,
-    pv.likelihoods.Normal,
-]
+LIKELIHOODS = {
+    "Bernoulli": (pv.likelihoods.Bernoulli, {}),
+    "ContinuousBernoulli": (pv.likelihoods.ContinuousBernoulli, {}),
+    "Binomial": (pv.likelihoods.Binomial, {}),
+    "Normal": (pv.likelihoods.Normal, {}),
+    "Normal, fixed": (pv.likelihoods.Normal, {"scale": 0.5}),
+    "Normal, per pixel": (pv.likelihoods.Normal, {"scale": "per_pixel"}),
+}
 
 
 @pytest.mark.parametrize("network", ["mlp", "conv"])
-@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("call", CALLS)
 def test_it_stays_on_the_device(call, likelihood, network):
+    cls, options = LIKELIHOODS[likelihood]
     with FakeTensorMode():
         with torch.device("cuda"):
-            encoder, decoder = pv.networks.pair(network, [1, 8, 8], [4], 2, [1, 8, 8], [6], "relu")
-            vae = pv.models.VAE(pv.priors.StandardNormal(2), likelihood(decoder), pv.posteriors.DiagonalNormal(encoder))
+            decoded = cls.decoded([1, 8, 8], **options)
+            encoder, decoder = pv.networks.pair(network, [1, 8, 8], [4], 2, decoded, [6], "relu")
+            posterior = pv.posteriors.DiagonalNormal(encoder)
+            vae = pv.models.VAE(pv.priors.StandardNormal(2), cls(decoder, **options), posterior)
             x = torch.zeros(5, 1, 8, 8)
         assert CALLS[call](vae, x).device.type == "cuda"

@@ -29,7 +29,7 @@ from conftest import (
     small_vae,
     z_test,
 )
-from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO, TraceTailAdaptive_ELBO
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -560,8 +560,15 @@ MESSAGES = {
     "beta": (lambda: BetaELBO(beta=-1), r"BetaELBO expects beta of at least 0, got -1"),
     "warm-up": (lambda: BetaELBO(warmup=-1), r"BetaELBO expects warmup of at least 0, got -1"),
     "free bits": (lambda: BetaELBO(free_bits=-0.1), r"BetaELBO expects free_bits of at least 0, got -0.1"),
-    "iwae": (lambda: IWAE(0), r"IWAE expects at least one particle, got particles=0"),
-    "elbo": (lambda: ELBO(0)(small_vae(), torch.zeros(2, 1, 5, 4)), r"expected at least one particle, got particles=0"),
+    "iwae": (lambda: IWAE(0), r"IWAE expects particles as a whole number of at least 1, got particles=0"),
+    "elbo": (lambda: ELBO(0), r"ELBO expects particles as a whole number of at least 1, got particles=0"),
+    "half a particle": (lambda: ELBO(2.5), r"ELBO expects particles as a whole number of at least 1, got .*=2.5"),
+    "beta's particles": (lambda: BetaELBO(particles=0), r"BetaELBO expects particles as a whole number .*=0"),
+    "no elbo": (lambda: PyroELBO(Trace_ELBO), r"has no differentiable_loss"),
+    "tail": (
+        lambda: PyroELBO(TraceTailAdaptive_ELBO(num_particles=2, vectorize_particles=True)),
+        r"pyro.infer.TraceTailAdaptive_ELBO has gradients and no loss.*; use pyrovae.objectives.IWAE or ELBO",
+    ),
     "renyi": (lambda: PyroELBO(RenyiELBO()), r"pyro.infer.RenyiELBO has no differentiable_loss; use .*IWAE or ELBO"),
 }
 

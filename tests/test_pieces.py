@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn as nn
 from conftest import EVENT, F64, LIKELIHOODS, POSTERIORS, PRIORS, Toy, reached, small_data, small_vae
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyrovae as pv
 from pyrovae import likelihoods, networks, posteriors, priors
@@ -273,6 +274,24 @@ def test_mass_sums_to_one(name, count, logit):
     assert p.log_prob(x).exp().sum().item() == pytest.approx(1, abs=1e-12)
 
 
+class Largest(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that is made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.elements = max(self.elements, out.numel() if isinstance(out, torch.Tensor) else 0)
+        return out
+
+
+def test_counts_are_drawn_in_the_memory_of_the_sample():
+    p = likelihoods.Binomial(Output(torch.zeros(3)), total_count=255)(torch.zeros(4, L))
+    with Largest() as largest:
+        assert p.sample((5,)).shape == (5, 4, 3)
+    assert largest.elements == 60
+
+
 def test_normal_is_the_squared_error():
     """−log p(x | z) = ‖x − μ‖² / 2σ² + D log(σ √2π)."""
     mu, x, sigma = torch.randn(6, dtype=F64), torch.randn(4, 6, dtype=F64), 0.3
@@ -447,6 +466,20 @@ def test_build_with_options():
     assert pv.models.VAE.build(Toy("counts", levels=16), likelihood=spec).likelihood.total_count == 4
 
 
+@pytest.mark.parametrize("of", [torch.tensor, np.array])
+def test_build_takes_a_tensor_as_fit_does(of):
+    x = of([[2.0, 4.0], [4.0, 9.0]])
+    vae = pv.models.VAE.build(x, latent=1)
+    assert isinstance(vae.likelihood, likelihoods.Normal)
+    assert vae.posterior.network.first.loc.tolist() == [3.0, 6.5]
+
+
+def test_a_checkpoint_keeps_its_names():
+    vae = pv.models.VAE.build(Toy(), latent=2, hidden=[3], network="mlp")
+    encoder = [n.removeprefix("posterior.network.") for n in vae.state_dict() if n.startswith("posterior")]
+    assert encoder == ["first.loc", "first.scale", *(f"then.body.{i}.{p}" for i in (1, 3) for p in ("weight", "bias"))]
+
+
 def test_hidden_reads_from_the_data_inwards():
     vae = pv.models.VAE.build(Toy(), latent=3, hidden=[7, 5])
     assert [m.out_features for m in vae.posterior.network.then.body if isinstance(m, nn.Linear)] == [7, 5, 6]
@@ -513,8 +546,50 @@ MESSAGES = {
         lambda: pv.models.VAE.build(Toy(), likelihood="pyrovae.priors.StandardNormal"),
         r"'pyrovae.priors.StandardNormal' is not a likelihood; its class must be a pyrovae.likelihoods.Likelihood",
     ),
-    "sizes": (lambda: networks.MLP([0], [2]), r"MLP expects inputs as positive sizes, got \(0,\)"),
-    "sizes, none": (lambda: networks.MLP([2], []), r"MLP expects outputs as positive sizes, got \(\)"),
+    "sizes": (lambda: networks.MLP([0], [2]), r"MLP expects inputs as positive sizes, got \[0\]; give a list"),
+    "sizes, none": (
+        lambda: networks.MLP([2], []),
+        r"MLP expects outputs as positive sizes, got \[\]; give scalars as \[1\]",
+    ),
+    "sizes, a number": (lambda: networks.MLP(3, [2]), r"MLP expects inputs as positive sizes, got 3; give a list"),
+    "sizes, event": (lambda: networks.Standardise([]), r"Standardise expects event as positive sizes, got \[\]"),
+    "hidden, a number": (
+        lambda: pv.models.VAE.build(Toy(), hidden=5),
+        r"MLP expects hidden as positive sizes, got 5; give a list of whole numbers",
+    ),
+    "hidden, none": (
+        lambda: pv.models.VAE.build(Toy(), hidden=[0]),
+        r"MLP expects hidden as positive sizes, got \[0\]; give a list of whole numbers",
+    ),
+    "hidden, conv": (
+        lambda: pv.models.VAE.build(Toy(), hidden=[2.5], network="conv"),
+        r"Conv expects channels as positive sizes, got \[2.5\]",
+    ),
+    "channels": (lambda: networks.TransposedConv([2], [1, 4, 4], 3), r"TransposedConv expects channels as .* got 3"),
+    "latent, build": (
+        lambda: pv.models.VAE.build(Toy(), latent=2.7),
+        r"VAE.build expects latent of at least 1, got 2.7; give a whole number",
+    ),
+    "an object for a name": (
+        lambda: pv.models.VAE.build(Toy(), prior=priors.StandardNormal(3)),
+        r"VAE.build expects prior as a name or .*, got an object of class StandardNormal; VAE\(prior, .* takes objects",
+    ),
+    "no class path": (
+        lambda: pv.models.VAE.build(Toy(), likelihood={"scale": 1}),
+        r"VAE.build expects likelihood as a name or .*, got {'scale': 1}",
+    ),
+    "no data": (
+        lambda: pv.models.VAE.build("digits"),
+        r"VAE.build expects data as a Dataset or a tensor \[N, \*event\], got str; make one by pv.data.load",
+    ),
+    "scalars": (
+        lambda: pv.models.VAE.build(torch.randn(9)),
+        r"VAE.build expects events of at least one dimension, got scalars \[N\]; give x\[:, None\]",
+    ),
+    "minimum scale": (
+        lambda: likelihoods.Normal(nn.Identity(), minimum_scale=-1),
+        r"Normal expects minimum_scale of at least 0, got -1",
+    ),
     "no image": (lambda: networks.Conv([20], [2]), r"Conv expects images \[C, H, W\], got events of shape \[20\]"),
     "no image out": (lambda: networks.TransposedConv([2], [20]), r"TransposedConv expects images \[C, H, W\]"),
     "event": (

@@ -343,7 +343,6 @@ def test_wrong_input_is_one_clear_sentence(wrong):
     [
         lambda x: plots.samples(Clusters(), 4, like=x),
         lambda x: plots.reconstructions(Clusters(), x),
-        lambda x: plots.interpolation(Clusters(), x[:2], x[2:4]),
     ],
 )
 def test_a_model_of_several_observed_sites_is_refused_with_a_way_out(picture):

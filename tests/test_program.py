@@ -7,8 +7,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import F64, LinearGaussian
+from conftest import F64, LinearGaussian, fake_cuda
 from pyro import poutine
+from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch.distributions import constraints
 
 import pyrovae as pv
@@ -182,6 +183,87 @@ def test_module_names(name):
     program = plain(module=name)
     pv.densities(program, data(), 2)
     assert f"owned.{name.replace('.', '/')}.0.weight" in dict(program.named_parameters())
+
+
+CLASHES = ["values", "keys", "type", "training", "_parameters", "", "x.y", "x/y", "x%2Fy", "values%", "values%25"]
+
+
+def test_any_name_will_do():
+    """Names of torch's own attributes, and names that differ by a separator, are as many parameters and modules."""
+    nets = {n: nn.Linear(1, 1).double() for n in CLASHES}
+
+    def model(x):
+        for n, net in nets.items():
+            pyro.module(n, net)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(x.new_zeros(3), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        for i, n in enumerate(CLASHES):
+            assert pyro.param(n, torch.tensor(float(i), dtype=F64)).item() == i, n
+
+    program, x = pv.Program(model, guide), data()
+    for _ in range(2):
+        pv.densities(program, x)
+    assert sorted(p.item() for p in program.params.values()) == list(range(len(CLASHES)))
+    assert {id(m) for m in program.owned.values()} == {id(m) for m in nets.values()}
+    assert {"params.values%", "params.x/y", "params.x%2Fy", "owned.type%.weight"} <= set(program.state_dict())
+
+
+def test_born_on_the_device_of_the_data():
+    """Wherever it was built, and of the dtype it was given."""
+    slope, net = torch.tensor(0.5, dtype=F64), nn.Linear(3, 2)
+
+    def guide(x):
+        pyro.module("net", net)
+        a = pyro.param("slope", slope)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(a * net(x), 1.0).to_event(1))
+
+    program = pv.Program(lambda x: None, guide)
+    with pyro.validation_enabled(False):
+        program.guide(torch.zeros(4, 3, device="meta"))
+    assert {n: (p.device.type, p.dtype) for n, p in program.named_parameters()} == {
+        "params.slope": ("meta", F64),
+        "owned.net.weight": ("meta", torch.float32),
+        "owned.net.bias": ("meta", torch.float32),
+    }
+
+
+@pytest.mark.parametrize("particles", [1, 3])
+def test_born_on_a_fake_cuda(particles):
+    def model(x):
+        sigma = pyro.param("sigma", lambda: torch.tensor(0.7), constraint=constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(3), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, sigma).to_event(1), obs=x)
+
+    def guide(x):
+        a, net = pyro.param("slope", torch.eye(3)), pyro.module("net", linear)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(net(x) @ a, 1.0).to_event(1))
+
+    with fake_cuda():
+        with torch.device("cuda"):
+            linear = nn.Linear(3, 3)
+        program = pv.Program(model, guide)
+        weight = pv.densities(program, torch.zeros(4, 3, device="cuda"), particles).log_weight
+        assert {p.device.type for p in program.parameters()} == {weight.device.type} == {"cuda"}
+
+
+@pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])
+def test_trains_under_svi(elbo):
+    """The same steps as the plain functions take under Pyro's own store, from the first on."""
+    losses, x = [], torch.linspace(-1, 1, 48, dtype=F64).reshape(16, 3)
+    for wrapped in (False, True):
+        torch.manual_seed(1)
+        program = plain()
+        functions = pv.to_pyro(program) if wrapped else program._functions
+        svi = SVI(*functions, pyro.optim.Adam({"lr": 0.05}), elbo())
+        losses.append([svi.step(x) for _ in range(20)])
+        pyro.clear_param_store()
+    assert losses[0][-1] < losses[0][0]
+    torch.testing.assert_close(*losses, **TIGHT)
 
 
 def test_modules_within_modules_and_buffers():

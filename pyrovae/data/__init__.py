@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pyrovae.config import nearest
-from pyrovae.data.arrays import assemble, from_arrays
-from pyrovae.data.dataset import Dataset
-from pyrovae.data.files import read_path
-from pyrovae.data.sources import SOURCES, root_folder
+from ..config import nearest
+from .arrays import assemble, from_arrays
+from .dataset import Dataset
+from .files import read_path
+from .sources import SOURCES, root_folder
 
 __all__ = ["Dataset", "from_arrays", "load"]
 

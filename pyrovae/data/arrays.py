@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.config import nearest
-from pyrovae.data.binarise import KINDS, SPLITS, stream
-from pyrovae.data.dataset import Dataset
+from ..config import nearest
+from .binarise import KINDS, SPLITS, stream
+from .dataset import Dataset
 
 VALUES = ("binary", "counts", "unit", "real")
 PEEK = 1_000  # rows that decide what a memory-mapped array holds
@@ -48,7 +48,7 @@ def from_arrays(
     threshold: float = 0.5,
     validation_size: float | None = None,
 ) -> Dataset:
-    """A `Dataset` from numpy arrays, tensors or nested lists [N, *event].
+    """A `Dataset` from numpy arrays, tensors or nested lists [N, *event]; scalars are [N].
 
     `values` says what the numbers are; "auto" reads uint8 as grey levels (x / 255), numbers in {0, 1} as binary,
     in [0, 1] as unit, and anything else as real. Counts 0..levels have to be asked for. `labels` are integers, for
@@ -201,10 +201,9 @@ def _check_options(who: str, raw: Raw, binarise: str | None, seed: int, threshol
 
 def _check_shapes(who: str, raw: Raw) -> None:
     for split, x in raw.splits.items():
-        if x.ndim < 2:
+        if x.ndim < 1:
             raise ValueError(
-                f"{who}, split {split!r} expects an array [N, *event], got shape {list(x.shape)}. "
-                "Reshape scalars to [N, 1] and a single example to [1, ...]."
+                f"{who}, split {split!r} expects an array [N, *event], got a single number. Pass one number a row, [N]."
             )
         if not x.numel():
             raise ValueError(f"{who}, split {split!r} is empty: shape {list(x.shape)}. Pass at least one example.")

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.config import nearest
-from pyrovae.data.binarise import SPLITS, fixed_draw, to_float
+from ..config import nearest
+from .binarise import SPLITS, fixed_draw, to_float
 
 RESIDENT_BYTES = 2**31  # a larger split stays where it is, and its batches travel
 
@@ -80,7 +80,6 @@ class Dataset:
         *,
         shuffle: bool,
         device: str | torch.device = "cpu",
-        drop_last: bool = False,
     ) -> Iterator[Tensor]:
         """One pass over a split as float32 batches [B, *event] on `device`.
 
@@ -88,7 +87,7 @@ class Dataset:
         from the stored bytes and converted on the device. Under dynamic binarisation each training batch is a
         fresh draw, and the other splits keep one fixed draw, so that their figures compare between epochs.
 
-        Raises ValueError for an absent or unknown split and for a batch size that yields no batch.
+        Raises ValueError for an absent or unknown split and for a batch size below 1.
         """
         n, device = self.size(split), torch.device(device)
         if not n:
@@ -98,20 +97,15 @@ class Dataset:
             )
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batches expects batch_size to be a positive integer, got {batch_size!r}.")
-        if drop_last and batch_size > n:
-            raise ValueError(
-                f"batches(drop_last=True) of data {self.name!r} would be empty: batch_size is {batch_size} and "
-                f"split {split!r} holds {n}. Use batch_size <= {n} or drop_last=False."
-            )
         fixed = self._is_drawn and not (self.binarise == "dynamic" and split == "train")
         source = self._resident(split, fixed, device)
         order = torch.randperm(n).to(source.device) if shuffle else None
-        return self._walk(source, order, batch_size, n - n % batch_size if drop_last else n, fixed, device)
+        return self._walk(source, order, batch_size, fixed, device)
 
     def _walk(
-        self, source: Tensor, order: Tensor | None, size: int, stop: int, fixed: bool, device: torch.device
+        self, source: Tensor, order: Tensor | None, size: int, fixed: bool, device: torch.device
     ) -> Iterator[Tensor]:
-        for start in range(0, stop, size):
+        for start in range(0, len(source), size):
             rows = slice(start, start + size) if order is None else order[start : start + size]
             yield self._ready(source[rows].to(device), fixed)
 

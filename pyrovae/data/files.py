@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.data.arrays import Raw, as_array, as_labels, as_tensor
+from .arrays import Raw, as_array, as_labels, as_tensor
 
 IMAGES = (".png", ".jpg", ".jpeg")
 _SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}

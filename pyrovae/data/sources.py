@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.data.arrays import Raw
-from pyrovae.data.files import decode_all, write_npy
+from .arrays import Raw
+from .files import decode_all, write_npy
 
 Source = Callable[[str, Path], Raw]
 

@@ -10,10 +10,12 @@ import pyro
 import torch
 from torch import Tensor
 
-from ..program import Densities, Site, densities, evaluating, home, seeded
+from ..program import Densities, Site, check_particles, densities, evaluating, home, seeded
 from ..progress import bar as progress_bar
+from .arguments import check_data
 
 _ELEMENTS = 2**21  # of data, times particles, held at once: some tens of MiB whatever the number of particles
+_ROWS = 2**14  # at most: of small data it is the networks' layers that fill the memory
 ACTIVE = 0.01  # the variance over the data from which a unit is called active
 
 
@@ -50,21 +52,21 @@ class Evaluation:
 
     @property
     def log_evidence_mean_error(self) -> float:
-        """Standard error of that mean over the choice of data: their standard deviation / √N."""
+        """Standard error of that mean over the choice of data: their standard deviation / √N; NaN for one datum."""
         n = len(self.log_evidence)
         return float(self.log_evidence.std() / math.sqrt(n)) if n > 1 else math.nan
 
     @property
     def log_evidence_monte_carlo_error(self) -> float:
-        """Standard error of that mean over the draws alone."""
+        """Standard error of that mean over the draws alone; NaN for one particle."""
         return float(self.standard_error.square().sum().sqrt() / len(self.standard_error))
 
     def to_dict(self) -> dict[str, Any]:
-        """Means over the data with their errors and protocol, as plain numbers."""
+        """Means over the data with their errors and protocol, as plain numbers; an error that is undefined is None."""
         return {
             "log_evidence": self.log_evidence_mean,
-            "log_evidence_standard_error": self.log_evidence_mean_error,
-            "log_evidence_monte_carlo_error": self.log_evidence_monte_carlo_error,
+            "log_evidence_standard_error": _defined(self.log_evidence_mean_error),
+            "log_evidence_monte_carlo_error": _defined(self.log_evidence_monte_carlo_error),
             "elbo": float(self.elbo.mean()),
             "rate": float(self.rate.mean()),
             "distortion": float(self.distortion.mean()),
@@ -74,6 +76,11 @@ class Evaluation:
             "particles": self.particles,
             "seed": self.seed,
         }
+
+
+def _defined(error: float) -> float | None:
+    """None for NaN, which JSON does not have."""
+    return None if math.isnan(error) else error
 
 
 def evaluate(vae: Any, x: Tensor, particles: int = 5000, seed: int = 0, progress: bool = False) -> Evaluation:
@@ -92,7 +99,8 @@ def evaluate(vae: Any, x: Tensor, particles: int = 5000, seed: int = 0, progress
         progress: show a progress bar.
 
     Raises:
-        ValueError: for data outside the likelihood's support, or a program with a latent outside the data plate.
+        ValueError: for no data or none that are a tensor, a number of particles that is none, data outside the
+            likelihood's support, or a program with a latent outside the data plate.
 
     Reference: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", 2016.
 
@@ -102,10 +110,10 @@ def evaluate(vae: Any, x: Tensor, particles: int = 5000, seed: int = 0, progress
     >>> ev.log_evidence_mean >= float(ev.elbo.mean())
     True
     """
-    if particles < 1:
-        raise ValueError(f"evaluate expects at least one particle, got particles={particles}")
+    check_particles("evaluate", particles)
+    check_data("evaluate", x)
     device, dtype = home(vae)
-    rows = max(1, _ELEMENTS // max(1, math.prod(x.shape[1:])))
+    rows = max(1, min(_ROWS, _ELEMENTS // max(1, math.prod(x.shape[1:]))))
     chunk = min(particles, max(1, rows // 25))
     size = max(1, rows // chunk)
     sums = []

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyro
 import torch.nn as nn
 from torch import Tensor
 
 from ..config import Configured, find_class
+from ..data import from_arrays
 from ..likelihoods import Likelihood
 from ..networks import Chain, Standardise, pair
 from ..posteriors import Posterior
@@ -68,7 +70,7 @@ class VAE(Configured, nn.Module):
         """A VAE whose sizes fit the data.
 
         Args:
-            data: a `pyrovae.data.Dataset`.
+            data: a `pyrovae.data.Dataset`, or a tensor or array [N, *event].
             latent: number of latent dimensions L.
             hidden: widths of the hidden layers from the data inwards ([400]); for "conv" the channels ([32, 64]).
             network: "mlp" or "conv".
@@ -79,17 +81,21 @@ class VAE(Configured, nn.Module):
             posterior: q(z | x), by name.
 
         Raises:
-            ValueError: for an unknown name, with the nearest match, or options that its class does not take.
+            ValueError: for an unknown name, with the nearest match, options that its class does not take, an object
+                in the place of a name, or sizes that are none.
 
         >>> import pyrovae as pv
         >>> pv.models.VAE.build(pv.data.load("digits"), latent=2).likelihood.total_count
         16
         """
-        built_prior = _build(*_part(prior, Prior, "pyrovae.priors"), latent)
+        data = _data(data)
+        if not isinstance(latent, int) or latent < 1:
+            raise ValueError(f"VAE.build expects latent of at least 1, got {latent!r}; give a whole number")
+        p, p_options = _part("prior", prior, Prior)
         if likelihood == "auto":
             likelihood = natural_likelihood(data)
-        r, r_options = _part(likelihood, Likelihood, "pyrovae.likelihoods")
-        q, q_options = _part(posterior, Posterior, "pyrovae.posteriors")
+        r, r_options = _part("likelihood", likelihood, Likelihood)
+        q, q_options = _part("posterior", posterior, Posterior)
         if r.__name__ == "Binomial" and data.levels:
             r_options.setdefault("total_count", data.levels)
         event = list(data.event_shape)
@@ -100,7 +106,7 @@ class VAE(Configured, nn.Module):
         centre = Standardise(event).to_data(some, rescale=data.values in ("counts", "real"))
         encoder = Chain(centre, encoder)
         return cls(
-            built_prior,
+            _build(p, p_options, latent),
             _build(r, r_options, decoder),
             _build(q, q_options, encoder),
         )
@@ -112,10 +118,31 @@ def natural_likelihood(data: Any) -> Part:
     return names[data.values]
 
 
-def _part(spec: Part, base: type, package: str) -> tuple[Any, dict[str, Any]]:
+def _data(data: Any) -> Any:
+    """A data set of events that a network can take. Raises ValueError."""
+    if isinstance(data, Tensor | np.ndarray):
+        data = from_arrays(data, validation_size=0)  # as fit reads it
+    if not hasattr(data, "event_shape"):
+        raise ValueError(
+            f"VAE.build expects data as a Dataset or a tensor [N, *event], got {type(data).__name__}; make one by "
+            "pv.data.load or pv.data.from_arrays"
+        )
+    if not data.event_shape:
+        raise ValueError("VAE.build expects events of at least one dimension, got scalars [N]; give x[:, None]")
+    return data
+
+
+def _part(role: str, spec: Any, base: type) -> tuple[Any, dict[str, Any]]:
+    """The class of a part and its options. Raises ValueError."""
     if isinstance(spec, str):
-        return find_class(spec, base, package), {}
-    return find_class(spec["class_path"], base, package), dict(spec.get("init_args") or {})
+        spec = {"class_path": spec}
+    if not isinstance(spec, Mapping) or "class_path" not in spec:
+        got = f"an object of class {type(spec).__name__}" if isinstance(spec, nn.Module) else repr(spec)
+        raise ValueError(
+            f"VAE.build expects {role} as a name or {{'class_path': name, 'init_args': options}}, got {got}; "
+            "VAE(prior, likelihood, posterior) takes objects"
+        )
+    return find_class(spec["class_path"], base, f"pyrovae.{role}s"), dict(spec.get("init_args") or {})
 
 
 def _build(cls: Any, options: dict[str, Any], first: Any) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ..config import nearest
-from ..program import Densities, GenerativeProgram, Site, densities
+from ..program import Densities, GenerativeProgram, Site, check_particles, densities
 from .base import Estimate, Objective
 
 KL = Literal["analytic", "sampled"]
@@ -68,6 +68,7 @@ class ELBO(Objective):
 
     def __init__(self, particles: int = 1, kl: KL = "sampled") -> None:
         super().__init__()
+        check_particles("ELBO", particles)
         _check_kl(kl)
         self.particles, self.kl = particles, kl
 
@@ -117,6 +118,7 @@ class BetaELBO(Objective):
         kl: KL = "analytic",
     ) -> None:
         super().__init__()
+        check_particles("BetaELBO", particles)
         _check_kl(kl)
         for name, value in (("beta", beta), ("warmup", warmup), ("free_bits", free_bits)):
             if value < 0:

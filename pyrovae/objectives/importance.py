@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from ..program import GenerativeProgram, densities
+from ..program import GenerativeProgram, check_particles, densities
 from .base import Estimate, Objective
 
 
@@ -33,8 +33,7 @@ class IWAE(Objective):
 
     def __init__(self, particles: int = 5) -> None:
         super().__init__()
-        if particles < 1:
-            raise ValueError(f"IWAE expects at least one particle, got particles={particles}")
+        check_particles("IWAE", particles)
         self.particles = particles
 
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pyro
+import torch
 from torch import Tensor
 
 from ..program import GenerativeProgram
@@ -22,21 +23,28 @@ class PyroELBO(Objective):
         elbo: a `pyro.infer` ELBO object with a `differentiable_loss`.
 
     Raises:
-        ValueError: for one without, such as RenyiELBO.
+        ValueError: for one without, such as RenyiELBO, and for TraceTailAdaptive_ELBO, whose loss is infinite.
     """
 
     def __init__(self, elbo: Any) -> None:
         super().__init__()
-        base = pyro.infer.ELBO.differentiable_loss if hasattr(pyro.infer.ELBO, "differentiable_loss") else None
-        if getattr(type(elbo), "differentiable_loss", base) is base:
+        if not hasattr(type(elbo), "differentiable_loss"):
             raise ValueError(
                 f"pyro.infer.{type(elbo).__name__} has no differentiable_loss; use pyrovae.objectives.IWAE or ELBO"
+            )
+        if isinstance(elbo, pyro.infer.TraceTailAdaptive_ELBO):
+            raise ValueError(
+                "pyro.infer.TraceTailAdaptive_ELBO has gradients and no loss: it gives infinity for it, so there is no "
+                "bound to report; use pyrovae.objectives.IWAE or ELBO"
             )
         self.elbo = elbo
 
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
         """−loss / B, [B]."""
-        mean = -self.elbo.differentiable_loss(vae.model, vae.guide, x) / len(x)
+        if torch.is_grad_enabled():
+            mean = -self.elbo.differentiable_loss(vae.model, vae.guide, x) / len(x)
+        else:  # some of them insist on a gradient otherwise
+            mean = -torch.as_tensor(self.elbo.loss(vae.model, vae.guide, x), dtype=x.dtype, device=x.device) / len(x)
         bound = mean.expand(len(x))
         return Estimate(bound.detach(), bound)
 
@@ -48,6 +56,7 @@ def to_pyro(vae: Any) -> tuple[Callable[[Tensor], Any], Callable[[Tensor], Any]]
     """(model, guide) for `pyro.infer.SVI`, with the parameters of `vae` registered in Pyro's param store.
 
     Every call takes a fresh name: two modules under one name would share it, and the second would never train.
+    They are registered after each run, in which those of a `Program` come into being.
 
     >>> import pyro, pyrovae as pv
     >>> data = pv.data.load("digits")
@@ -59,11 +68,13 @@ def to_pyro(vae: Any) -> tuple[Callable[[Tensor], Any], Callable[[Tensor], Any]]
     name = next(_names)
 
     def model(x: Tensor) -> Any:
+        value = vae.model(x)
         pyro.module(name, vae)
-        return vae.model(x)
+        return value
 
     def guide(x: Tensor) -> Any:
+        value = vae.guide(x)
         pyro.module(name, vae)
-        return vae.guide(x)
+        return value
 
     return model, guide

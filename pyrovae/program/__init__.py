@@ -1,5 +1,6 @@
 """Pyro programs: log densities of one, plain functions as one, states to run one in."""
 
+from .checks import check_particles, plain_errors
 from .functions import Program
 from .handlers import AtMean, ObservedAtMean, Unobserved, Values
 from .modes import evaluating, home, seeded
@@ -15,11 +16,13 @@ __all__ = [
     "Site",
     "Unobserved",
     "Values",
+    "check_particles",
     "densities",
     "evaluating",
     "family",
     "home",
     "latents",
+    "plain_errors",
     "sample_sites",
     "seeded",
 ]

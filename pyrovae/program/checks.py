@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -21,8 +24,13 @@ def check_arguments(vae: Any, x: Any, particles: int) -> None:
     if not isinstance(x, Tensor) or x.dim() < 1 or len(x) == 0:
         got = f"shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"expected data as a tensor [B, *event] with at least one row, got {got}")
-    if particles < 1:
-        raise ValueError(f"expected at least one particle, got particles={particles}")
+    check_particles("densities", particles)
+
+
+def check_particles(who: str, particles: Any) -> None:
+    """Refuse what is no number of particles. Raises ValueError."""
+    if isinstance(particles, bool) or not isinstance(particles, Integral) or particles < 1:
+        raise ValueError(f"{who} expects particles as a whole number of at least 1, got particles={particles!r}")
 
 
 def check_shared(model_trace: Any, guide_trace: Any) -> None:
@@ -50,6 +58,18 @@ def check_observed(model_trace: Any) -> int:
     if not sizes:
         raise ValueError(f"the model has no plate named {DATA!r}; add `with pyro.plate({DATA!r}, len(x), dim=-1):`")
     return max(sizes)
+
+
+@contextmanager
+def plain_errors() -> Generator[None]:
+    """Takes the table of shapes that Pyro writes under the errors of a traced program off every ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        message, table, _ = str(error).partition("\nTrace Shapes:")
+        if not table:
+            raise
+        raise type(error)(message) from error.__cause__
 
 
 def explain_plate(error: ValueError, which: str) -> None:

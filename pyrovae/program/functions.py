@@ -13,13 +13,20 @@ from torch import Tensor
 from torch.distributions import constraints, transform_to
 
 _MODULE_CODE = pyro.primitives.module.__code__
+_RESERVED = {"", *dir(nn.ParameterDict()), *dir(nn.ModuleDict())}
+
+
+def _key(name: str) -> str:
+    """The name as a key of torch's containers, another for every other name: "x.y" is "x/y", "values" is "values%"."""
+    key = name.replace("%", "%25").replace("/", "%2F").replace(".", "/")
+    return f"{key}%" if key in _RESERVED else key
 
 
 class Program(nn.Module):
     """A model and a guide written as plain functions with `pyro.module` and `pyro.param`.
 
     Their parameters live here and not in Pyro's global store, so two programs with equal names train side by side.
-    Parameters come into being when the functions first run, as with Pyro.
+    Parameters come into being when the functions first run, as with Pyro, on the device of x.
 
     Args:
         model: p(x, z), a function of x with a plate named "data".
@@ -45,26 +52,26 @@ class Program(nn.Module):
             if not callable(function):
                 raise ValueError(f"Program expects {name} as a function of x, got {type(function).__name__}")
         self._functions = model, guide
-        self.params = nn.ParameterDict()  # unconstrained, by the name given to pyro.param
-        self.owned = nn.ModuleDict()  # by the name given to pyro.module
+        self.params = nn.ParameterDict()  # unconstrained, by the key of the name given to pyro.param
+        self.owned = nn.ModuleDict()  # by the key of the name given to pyro.module
 
     def model(self, x: Tensor) -> Any:
         """p(x, z)."""
-        with _OwnParameters(self):
+        with _OwnParameters(self, x):
             return self._functions[0](x)
 
     def guide(self, x: Tensor) -> Any:
         """q(z | x)."""
-        with _OwnParameters(self):
+        with _OwnParameters(self, x):
             return self._functions[1](x)
 
 
 class _OwnParameters(poutine.messenger.Messenger):
-    """Answers `pyro.param` from a Program's own parameters."""
+    """Answers `pyro.param` from a Program's own parameters; those that are new go to the device of x."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, x: Tensor) -> None:
         super().__init__()
-        self.program = program
+        self.program, self.device = program, x.device
 
     def _pyro_param(self, msg: Any) -> None:
         name, *init = msg["args"]
@@ -73,23 +80,26 @@ class _OwnParameters(poutine.messenger.Messenger):
             msg["value"] = init[0]
         else:
             msg["value"] = self._own_param(name, init, msg["kwargs"].get("constraint", constraints.real))
-        msg["done"] = True
+        msg["done"] = msg["stop"] = True  # what is around the program sees parameters of the program, not of Pyro
 
     def _own_module(self, name: str) -> None:
-        key = name.replace(".", "/")
+        key = _key(name)
         if key in self.program.owned:
             return
         frame: Any = sys._getframe()
         while frame.f_code is not _MODULE_CODE:  # pyro.module is no effect of its own: its argument is in its frame
             frame = frame.f_back
-        self.program.owned[key] = frame.f_locals["nn_module"]
+        module = frame.f_locals["nn_module"]
+        if any(p.device != self.device for p in module.parameters()):  # .to() fails on fake tensors, even to no end
+            module.to(self.device)
+        self.program.owned[key] = module
 
     def _own_param(self, name: str, init: list[Any], constraint: Any) -> Tensor:
-        key, params = name.replace(".", "/"), self.program.params
+        key, params = _key(name), self.program.params
         transform = transform_to(constraint)
         if key not in params:
             if not init:
                 raise ValueError(f"pyro.param({name!r}) is read before it has an initial value; give one")
             value = init[0]() if callable(init[0]) else init[0]
-            params[key] = nn.Parameter(transform.inv(value.detach()).clone())
+            params[key] = nn.Parameter(transform.inv(value.detach().to(self.device)).clone())
         return transform(params[key])

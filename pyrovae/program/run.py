@@ -22,7 +22,15 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
-from .checks import check_arguments, check_finite, check_observed, check_shared, check_support, explain_plate
+from .checks import (
+    check_arguments,
+    check_finite,
+    check_observed,
+    check_shared,
+    check_support,
+    explain_plate,
+    plain_errors,
+)
 from .handlers import Values
 from .modes import evaluating, seeded
 from .sites import Densities, Site, read_site, sample_sites
@@ -72,8 +80,9 @@ def densities(vae: GenerativeProgram, x: Tensor, particles: int = 1, aligned: bo
 
     Raises:
         ValueError: naming the site and the remedy: sites that model and guide do not share, no data plate,
-            a plate of another size than the data, a forgotten `to_event`, a `poutine.scale`, or (unless Pyro's
-            validation is off) data outside the support of the likelihood.
+            a plate of another size than the data, an observed value without a row for each datum, a forgotten
+            `to_event`, a `poutine.scale`, or (unless Pyro's validation is off) data outside the support of the
+            likelihood.
 
     >>> import torch, pyrovae as pv
     >>> data = pv.data.load("digits")
@@ -125,7 +134,7 @@ def _trace(
     elif particles > 1:
         particle = -1 - nesting
         plate = pyro.plate("particles", particles, dim=particle)
-    with Values(values), plate:  # outside the plate, which expands the distributions first
+    with plain_errors(), Values(values), plate:  # values outside the plate, which expands the distributions first
         try:
             return poutine.trace(program).get_trace(x), particle
         except ValueError as error:

@@ -174,6 +174,15 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
     places = {particle: particles, data: rows} | {f.dim: f.size for f in others}
     sizes = {d: size for d, size in places.items() if d is not None}  # particles and data first
     mask, event_dim = site["mask"], site["fn"].event_dim
+    if data is not None and site["is_observed"] and family(site["fn"]) != "Unit":  # a pyro.factor observes nothing
+        got, event = list(site["value"].shape), list(site["fn"].event_shape)
+        if len(got) < event_dim - data or got[data - event_dim] != rows:
+            wanted = [sizes.get(d, 1) for d in range(data, 0)] + event
+            raise ValueError(
+                f"{which} site {name!r} has events of shape {event} and expects an observed value of shape {wanted}, "
+                f"one for each row of plate {DATA!r}, got shape {got}. Give a single datum as a batch of one, x[None]; "
+                "declare the dimensions of one datum with .to_event(n)."
+            )
 
     def arrange(t: Tensor, event_dim: int = event_dim) -> Tensor:
         event = list(t.shape[t.dim() - event_dim :])

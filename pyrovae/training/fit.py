@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..data import Dataset, from_arrays
-from ..objectives import Objective
+from ..objectives import Objective, PyroELBO
 from ..program import densities, evaluating, home, seeded
 from ..progress import bar as progress_bar
 from .run_folder import RunFolder, put_weights, save
@@ -96,6 +97,7 @@ def fit(
     run_dir: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    settings: dict[str, Any] | None = None,
 ) -> Fit:
     """Train a model and its guide by stochastic gradient ascent on an objective's surrogate.
 
@@ -104,7 +106,7 @@ def fit(
         data: a `pyrovae.data.Dataset`, or a tensor [N, *event] of training data.
         objective: from `pyrovae.objectives` (default ELBO with analytic KL), or a `pyro.infer` ELBO object.
         epochs: passes over the training data.
-        batch_size: B.
+        batch_size: data in a batch, B.
         learning_rate: of Adam, at the start of the schedule.
         schedule: "constant", "cosine", "linear", or a function from the fraction of training done to a factor.
         optimizer: from parameters to a torch optimiser, in place of fused Adam.
@@ -116,6 +118,7 @@ def fit(
         run_dir: a folder to keep the run in; each finished epoch can be resumed from.
         resume: go on from the last finished epoch in run_dir; on a CPU bit-equal to a run that was never stopped.
         progress: show a progress bar.
+        settings: plain data to keep in the config.yaml of the run folder.
 
     Returns:
         `Fit`, with .model, .history and .run_dir.
@@ -131,12 +134,12 @@ def fit(
     2
     """
     data = data if isinstance(data, Dataset) else from_arrays(data, validation_size=0)
-    objective = as_objective(objective)
+    objective = copy.deepcopy(as_objective(objective))  # a schedule or a baseline belongs to one run
     rate_at = find_schedule(schedule)
-    check_settings(data, epochs, batch_size, learning_rate, patience, precision, run_dir, resume)
+    check_settings(vae, data, epochs, batch_size, learning_rate, clip, patience, precision, run_dir, resume)
     where = find_device(device)
     folder = RunFolder(run_dir) if run_dir is not None else None
-    if folder and folder.has_state() and not resume:
+    if folder and folder.in_use() and not resume:
         raise ValueError(f"{str(folder.path)!r} already holds a run; resume it, or choose another run_dir")
     vae.to(where)
     objective.to(where)
@@ -151,7 +154,12 @@ def fit(
     with seeded(seed, where), pyro.validation_enabled(False):
         if resume and folder:
             so_far = loop.restore(folder.read_state())
+            if so_far.epoch > epochs:
+                raise ValueError(f"the run to resume has {so_far.epoch} epochs behind it, more than epochs={epochs}")
         last_good = loop.capture()
+        if folder:  # from here on the folder can be loaded and resumed, whatever happens
+            save(vae, folder.path, settings)
+            folder.write_state(last_good | {"progress": vars(so_far)})
         bar = progress_bar(epochs * loop.steps, progress, "step", initial=so_far.epoch * loop.steps)
         try:
             while so_far.epoch < epochs and not so_far.exhausted(patience):
@@ -231,7 +239,7 @@ class _Loop:
             self.optimizer.zero_grad()
             loss.backward()
             if self.clip is not None:
-                nn.utils.clip_grad_norm_(self.vae.parameters(), self.clip)
+                nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], self.clip)
             if watch:
                 _name_the_site(self.vae, self.objective, x, estimate.bound, epoch, step)
             self.optimizer.step()
@@ -277,7 +285,13 @@ class _Loop:
     def restore(self, saved: dict[str, Any]) -> _Progress:
         """Goes on from what a run folder holds. Raises ValueError for another architecture."""
         put_weights(self.vae, saved["model"], "the run to resume")
-        self.put_back(saved)
+        try:
+            self.put_back(saved)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ValueError(
+                "the run to resume was trained with another objective or optimizer; give it the same ones "
+                f"({' '.join(str(error).split())})"
+            ) from error
         return _Progress(**saved["progress"])
 
     def diagnose(self, last_good: dict[str, Any], epoch: int) -> None:
@@ -299,6 +313,8 @@ def _name_the_site(vae: Any, objective: Objective, x: Tensor, bound: Tensor, epo
     broken = [n for n, p in vae.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
     if torch.isfinite(bound).all() and not broken:
         return
+    if isinstance(objective, PyroELBO):
+        raise NonFiniteBound(f"{type(objective.elbo).__name__} or its gradient became NaN or infinite {when}{_ADVICE}")
     with torch.no_grad():
         d = densities(vae, x, getattr(objective, "particles", 1))
         for sites, of in ((d.posterior, "guide"), (d.prior, "model"), (d.likelihood, "model")):

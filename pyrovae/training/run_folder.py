@@ -60,9 +60,9 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def has_state(self) -> bool:
-        """Whether a run was begun here."""
-        return (self.path / STATE).exists()
+    def in_use(self) -> bool:
+        """Whether a run was begun here, or something else keeps its settings here."""
+        return any((self.path / name).exists() for name in (CONFIG, WEIGHTS, STATE))
 
     def write_config(self, settings: dict[str, Any]) -> None:
         """The settings of the run, as YAML."""
@@ -125,7 +125,13 @@ class RunFolder:
     def read_metrics(self) -> dict[str, Any]:
         """The figures that were reported before; none where there are none."""
         path = self.path / METRICS
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError(f"{str(path)!r} is damaged; delete it and evaluate again")
+        return found
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """The figures that are reported, with their protocol."""
@@ -133,10 +139,13 @@ class RunFolder:
         write_whole(self.path / METRICS, lambda p: p.write_text(text, encoding="utf-8"))
 
 
-def save(vae: nn.Module, folder: str | Path) -> None:
+def save(vae: nn.Module, folder: str | Path, settings: dict[str, Any] | None = None) -> None:
     """Write a model to a folder: weights.safetensors, and a config.yaml that rebuilds it where it can be rebuilt.
 
-    Settings that are in the config already are kept.
+    Args:
+        vae: a torch module.
+        folder: made if need be.
+        settings: plain data to keep in the config; without them those that are there already are kept.
 
     >>> import tempfile, pyrovae as pv
     >>> vae = pv.models.VAE.build(pv.data.load("digits"), latent=2)
@@ -146,7 +155,8 @@ def save(vae: nn.Module, folder: str | Path) -> None:
     'VAE'
     """
     run = RunFolder(folder)
-    settings = run.read_config() if (run.path / CONFIG).exists() else {}
+    if settings is None:
+        settings = run.read_config() if (run.path / CONFIG).exists() else {}
     try:
         architecture = describe(vae)
     except ValueError:

@@ -13,6 +13,7 @@ from ..config import nearest
 from ..data import Dataset
 from ..objectives import ELBO, Objective, PyroELBO
 from ..program import densities, evaluating, home
+from ..program.checks import check_support
 
 
 def as_objective(objective: Any) -> Objective:
@@ -45,36 +46,53 @@ def find_device(device: str | torch.device) -> torch.device:
 
 
 def check_settings(
+    vae: Any,
     data: Dataset,
     epochs: int,
     batch_size: int,
     learning_rate: float,
+    clip: float | None,
     patience: int | None,
     precision: str,
     run_dir: str | Path | None,
     resume: bool,
 ) -> None:
     """Refuse settings that make no sense. Raises ValueError."""
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("learning_rate", learning_rate)):
+    if not isinstance(vae, torch.nn.Module):
+        raise ValueError(
+            f"fit expects a torch module with .model(x) and .guide(x), got {type(vae).__name__}; "
+            "wrap plain functions in pv.Program(model, guide)"
+        )
+    counts = {"epochs": epochs, "batch_size": batch_size} | ({} if patience is None else {"patience": patience})
+    for name, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"fit expects {name} as a whole number above 0, got {value}")
+    for name, value in {"learning_rate": learning_rate, "clip": 1.0 if clip is None else clip}.items():
         if not value > 0:
             raise ValueError(f"fit expects {name} above 0, got {value}")
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"unknown precision {precision!r}; {nearest(precision, ['float32', 'bfloat16'])}")
-    if patience is not None and data.validation is None:
+    if patience is not None and not data.size("validation"):
         raise ValueError("early stopping (patience) needs validation data; hold some out or leave patience out")
     if resume and run_dir is None:
         raise ValueError("resume needs the run_dir of the run to go on with")
 
 
 def check_data(vae: Any, objective: Objective, data: Dataset, batch_size: int, device: torch.device) -> None:
-    """Every check on the first thousands of rows, and one call of the objective, before the first step."""
+    """The program and the objective on one batch, then the likelihood's support on the first 100,000 rows."""
     dtype = home(vae)[1]
-    splits = [s for s in ("train", "validation") if data.size(s)]
+    x = next(data.batches("train", batch_size, shuffle=False, device=device)).to(dtype)
+    if isinstance(objective, PyroELBO):  # Pyro's own rules for a program hold
+        with evaluating(vae), torch.enable_grad():
+            if not torch.isfinite(objective(vae, x).bound).all():
+                raise ValueError(f"{type(objective.elbo).__name__} is not finite on the first batch")
+        return
     with evaluating(vae), pyro.validation_enabled(True):
-        for split in splits:
-            batches = data.batches(split, max(batch_size, 1000), shuffle=False, device=device)
-            for x in itertools.islice(batches, 20):
-                densities(vae, x.to(dtype))
-    if not isinstance(objective, PyroELBO):
-        with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False):
-            objective(vae, x[:2].to(dtype))
+        sites = [s for s in densities(vae, x).likelihood.values() if s.value is x]
+    with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False):
+        objective(vae, x[:2])
+    for split in ("train", "validation") if sites else ():
+        batches = data.batches(split, batch_size, shuffle=False, device=device) if data.size(split) else ()
+        for rows in itertools.islice(batches, max(1, 100_000 // batch_size)):
+            full = rows[torch.arange(len(x), device=device) % len(rows)]  # a ragged batch, filled up
+            check_support(sites[0].name, sites[0].distribution, full.to(dtype))
