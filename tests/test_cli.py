@@ -200,7 +200,7 @@ def test_ctrl_c_ends_a_run_cleanly_and_it_resumes(here):
         (["train", "--test_particles", "0"], "test_particles of at least 1, got 0"),
         (["train", "--objective", "PyroELBO"], "give that to pv.fit"),
         (["train", "--run_dir", __file__], "is a file; choose another --run_dir"),
-        (["train", "--latent", "0"], "StandardNormal expects at least one latent dimension, got latent=0"),
+        (["train", "--latent", "0"], "VAE.build expects latent of at least 1, got 0"),
         (["train", "--prior", "StandadNormal"], "unknown prior 'StandadNormal'; did you mean 'StandardNormal'?"),
         (["train", "--likelihood", "Bernouli"], "unknown likelihood 'Bernouli'; did you mean 'Bernoulli'?"),
         (["train", "--posterior", "Diagonal"], "unknown posterior 'Diagonal'; did you mean 'DiagonalNormal'?"),

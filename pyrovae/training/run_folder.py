@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ ARCHITECTURE = "architecture"  # the key of config.yaml that rebuilds the model;
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Write beside, then rename: a run killed at any moment leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.part")
     try:
         write(beside)
         beside.replace(path)
