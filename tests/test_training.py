@@ -226,7 +226,7 @@ class ReadBacks(TorchDispatchMode):
 
 
 def test_no_step_reads_a_value_back(data, monkeypatch):
-    monkeypatch.setattr(sys.modules["pyrovae.training.fit"], "check_data", lambda *_: None)  # before any step
+    monkeypatch.setattr(sys.modules["pyrovae.training.fit"], "check_data", lambda *_: 0)  # before any step
     counts = []
     for batch_size in (650, 65):  # 2 and 20 steps an epoch
         with ReadBacks() as mode:
@@ -438,3 +438,24 @@ def test_pyros_elbo_follows_pyros_rules_for_a_program(data):
 
     run = train(data, Pyros(), objective=pyro.infer.TraceEnum_ELBO(max_plate_nesting=1), learning_rate=0.1)
     assert run.rows[-1]["bound"] > run.rows[0]["bound"]
+
+
+def test_a_small_step_takes_one_thread_and_gives_the_others_back(data):
+    seen = []
+
+    class Watching(ELBO):
+        def forward(self, vae, x):
+            seen.append(torch.get_num_threads())
+            return super().forward(vae, x)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        train(data, objective=Watching(), epochs=1)
+        assert set(seen[1:]) == {1}
+        assert torch.get_num_threads() == 2
+        seen.clear()
+        train(data, build(data, hidden=[1000, 1000]), objective=Watching(), epochs=1)
+        assert set(seen) == {2}
+    finally:
+        torch.set_num_threads(before)

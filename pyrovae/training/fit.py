@@ -22,7 +22,7 @@ from ..program import densities, evaluating, home, seeded
 from ..progress import bar as progress_bar
 from .run_folder import RunFolder, put_weights, save
 from .schedules import Schedule, find_schedule
-from .settings import as_objective, check_data, check_settings, find_device
+from .settings import as_objective, check_data, check_settings, find_device, fitting_threads
 
 
 @dataclass
@@ -144,14 +144,14 @@ def fit(
     vae.to(where)
     objective.to(where)
     with seeded(seed, where):
-        check_data(vae, objective, data, batch_size, where)
+        flops = check_data(vae, objective, data, batch_size, where)
     parameters = [p for p in (*vae.parameters(), *objective.parameters()) if p.requires_grad]
     if not parameters:
         raise ValueError(f"{type(vae).__name__} has no parameters to train")
     make = optimizer or (lambda p: torch.optim.Adam(p, lr=learning_rate, fused=True))
     loop = _Loop(vae, objective, make(parameters), data, batch_size, epochs, rate_at, clip, where, precision)
     so_far, interrupted = _Progress(), False
-    with seeded(seed, where), pyro.validation_enabled(False):
+    with seeded(seed, where), pyro.validation_enabled(False), fitting_threads(flops, where):
         if resume and folder:
             so_far = loop.restore(folder.read_state())
             if so_far.epoch > epochs:

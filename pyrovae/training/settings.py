@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import nearest
 from ..data import Dataset
 from ..objectives import ELBO, Objective, PyroELBO
 from ..program import densities, evaluating, home
 from ..program.checks import check_support
+
+SMALL = 10**8  # operations of a forward pass, about a millisecond of one core
 
 
 def as_objective(objective: Any) -> Objective:
@@ -78,21 +83,41 @@ def check_settings(
         raise ValueError("resume needs the run_dir of the run to go on with")
 
 
-def check_data(vae: Any, objective: Objective, data: Dataset, batch_size: int, device: torch.device) -> None:
-    """The program and the objective on one batch, then the likelihood's support on the first 100,000 rows."""
+def check_data(vae: Any, objective: Objective, data: Dataset, batch_size: int, device: torch.device) -> int:
+    """The program and the objective on one batch, then the likelihood's support on the first 100,000 rows.
+
+    Returns the floating-point operations of the objective on that batch. Raises ValueError.
+    """
     dtype = home(vae)[1]
     x = next(data.batches("train", batch_size, shuffle=False, device=device)).to(dtype)
     if isinstance(objective, PyroELBO):  # Pyro's own rules for a program hold
-        with evaluating(vae), torch.enable_grad():
+        with evaluating(vae), torch.enable_grad(), FlopCounterMode(display=False) as counter:
             if not torch.isfinite(objective(vae, x).bound).all():
                 raise ValueError(f"{type(objective.elbo).__name__} is not finite on the first batch")
-        return
+        return counter.get_total_flops()
     with evaluating(vae), pyro.validation_enabled(True):
         sites = [s for s in densities(vae, x).likelihood.values() if s.value is x]
-    with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False):
-        objective(vae, x[:2])
+    counter = FlopCounterMode(display=False)
+    with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False), counter:
+        objective(vae, x)
     for split in ("train", "validation") if sites else ():
         batches = data.batches(split, batch_size, shuffle=False, device=device) if data.size(split) else ()
         for rows in itertools.islice(batches, max(1, 100_000 // batch_size)):
             full = rows[torch.arange(len(x), device=device) % len(rows)]  # a ragged batch, filled up
             check_support(sites[0].name, sites[0].distribution, full.to(dtype))
+    return counter.get_total_flops()
+
+
+@contextmanager
+def fitting_threads(flops: int, device: torch.device) -> Generator[None]:
+    """One thread for a step of so few operations: more of them wait for each other longer than they compute.
+
+    By a count and not by a clock, so that one seed gives one run.
+    """
+    before = torch.get_num_threads()
+    try:
+        if device.type == "cpu" and flops < SMALL:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
