@@ -33,6 +33,11 @@ HELP = {
     "posterior": "q(z|x): a class (default: DiagonalNormal)",
     "objective": "the bound to raise: a class (default: ELBO with kl=analytic)",
 }
+DEFAULTS = {
+    "prior": {"class_path": "StandardNormal"},
+    "posterior": {"class_path": "DiagonalNormal"},
+    "objective": {"class_path": "ELBO", "init_args": {"kl": "analytic"}},
+}
 EVENT_SHAPE = "event_shape"  # a key of config.yaml that tells of the data
 NO_SETTINGS = (ARCHITECTURE, EVENT_SHAPE)
 
@@ -100,6 +105,8 @@ def read_train(words: list[str]) -> dict[str, Any]:
             config[option] = {"class_path": named}  # another class starts from its own defaults
         if config.get(option) in (None, "auto", {"class_path": "auto"}):
             config.pop(option, None)
+            if any(w.startswith(f"--{option}.") and not w.startswith(f"--{option}.help") for w in words):
+                config[option] = _default(option)
     config = {k: _resolve(k, v) for k, v in config.items()}
     for i, word in enumerate(words[1:], 1):
         if words[i - 1] == "--hidden" and word.isdigit():
@@ -110,6 +117,13 @@ def read_train(words: list[str]) -> dict[str, Any]:
         if settings.get(option):  # a user's class is written down as FILE.py:Class, which can be read anywhere
             settings[option]["class_path"] = class_path(load_class(settings[option]["class_path"]))
     return {"model": _absolute(settings.pop("model"))} | settings | {"data": _absolute(settings["data"])}
+
+
+def _default(option: str) -> dict[str, Any]:
+    """The class whose options are given without its name. Raises ValueError where that depends on the data."""
+    if option == "likelihood":
+        raise ValueError("options of a likelihood need its class as well: --likelihood NAME")
+    return DEFAULTS[option]
 
 
 def _absolute(name: str) -> str:

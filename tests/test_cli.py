@@ -195,6 +195,7 @@ def test_ctrl_c_ends_a_run_cleanly_and_it_resumes(here):
         (["train", "VEA"], "unknown model 'VEA'; did you mean 'VAE'?"),
         (["train", "--latnt", "3"], "unknown option '--latnt'; did you mean '--latent'? See `pyrovae train --help`"),
         (["train", "--latent", "many"], 'option "latent": Expected a int. Got value: many'),
+        (["train", "--likelihood.scale", "2"], "need its class as well: --likelihood NAME"),
         (["train", "--hidden", "wide"], "option 'hidden' expects"),
         (["train", "--schedule", "cosin"], "unknown schedule 'cosin'; did you mean 'cosine'?"),
         (["train", "--test_particles", "0"], "test_particles of at least 1, got 0"),
@@ -364,3 +365,9 @@ def test_ctrl_c_in_the_first_epoch_can_be_resumed(here, capsys, monkeypatch):
     assert "pyrovae train --resume --run_dir r" in capsys.readouterr().out
     assert main(["train", "--resume", "--run_dir", "r"]) == 0
     assert (here / "r" / "history.csv").read_text().count("\n") == 3
+
+
+def test_options_of_a_default_class_need_no_name(here, capsys):
+    assert main(["train", *SMALL, "--objective.particles", "3", "--run_dir", "r"]) == 0
+    objective = yaml.safe_load((here / "r" / "config.yaml").read_text())["objective"]
+    assert objective["init_args"] == {"particles": 3, "kl": "analytic"}
