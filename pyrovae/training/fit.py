@@ -178,14 +178,13 @@ def fit(
             interrupted = True
         finally:
             bar.close()
-    early = patience is not None and so_far.best is not None
-    vae.load_state_dict(so_far.best if early and so_far.best else last_good["model"])
+    best = so_far.best if patience is not None else None
+    vae.load_state_dict(best or last_good["model"])
     vae.eval()
     if folder:
         save(vae, folder.path)
         folder.write_history(so_far.rows)
-    best_epoch = so_far.best_epoch if early else None
-    return Fit(vae, so_far.rows, folder.path if folder else None, interrupted, best_epoch)
+    return Fit(vae, so_far.rows, folder.path if folder else None, interrupted, so_far.best_epoch if best else None)
 
 
 class _Loop:
