@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -168,14 +169,23 @@ def test_generate_is_seeded(trained, capsys):
     assert Path("a.png").exists()
 
 
+TERMINAL = """
+import signal, sys
+from pyrovae.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_ctrl_c_ends_a_run_cleanly_and_it_resumes(here):
     words = ["train", *SMALL, "--epochs", "3000", "--run_dir", "r"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(
-        [sys.executable, "-m", "pyrovae", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        [sys.executable, "-c", TERMINAL, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )
     while not (here / "r" / "history.csv").exists():
         assert run.poll() is None
+        time.sleep(0.02)
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=120)
     assert run.returncode == 130
