@@ -14,7 +14,7 @@ from ..program import Densities, Site, check_particles, densities, evaluating, h
 from ..progress import bar as progress_bar
 from .arguments import check_data
 
-_ELEMENTS = 2**21  # of data, times particles, held at once: some tens of MiB whatever the number of particles
+_ELEMENTS = 2**20  # of data, times particles, held at once: some tens of MiB whatever the number of particles
 _ROWS = 2**14  # at most: of small data it is the networks' layers that fill the memory
 ACTIVE = 0.01  # the variance over the data from which a unit is called active
 
