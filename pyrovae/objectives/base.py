@@ -16,7 +16,8 @@ class Estimate:
     """One evaluation of an objective on a batch.
 
     Attributes:
-        bound: the bound itself, [B], in nats per datum, bigger is better; without gradient, to be reported.
+        bound: the bound itself, [B], in nats per datum; without gradient, to be reported. Bigger is better, unless the
+            objective says `lower = False`.
         surrogate: [B]; the gradient of its mean is the gradient estimator. Its value need not mean anything.
     """
 
@@ -26,6 +27,8 @@ class Estimate:
 
 class Objective(nn.Module, ABC):
     """Abstract: objective(vae, x) -> Estimate. A module, so that schedules and baselines are saved with a run."""
+
+    lower: bool = True  # a lower bound, by which a run can be judged
 
     @abstractmethod
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:

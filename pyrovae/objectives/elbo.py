@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ..config import nearest
-from ..program import Densities, GenerativeProgram, Site, check_particles, densities
+from ..program import Densities, Detached, GenerativeProgram, Site, check_particles, densities
 from .base import Estimate, Objective
+from .baselines import Baseline, find_baseline
+from .weights import Weights, check_gradient, of_power_mean, surrogate
 
 KL = Literal["analytic", "sampled"]
 
@@ -33,6 +35,8 @@ def site_rate(q: Site, p: Site, kl: KL) -> Tensor:
 
 def rate(d: Densities, kl: KL) -> Tensor:
     """R = Σ KL(q ‖ p) over the local latent sites: [K, B] in nats."""
+    if d.summed > 1:  # the prior of one site may depend on what is summed over
+        return d.log_posterior - d.log_prior
     local = [site_rate(q, d.prior[n], _form(d, n, kl)) for n, q in d.posterior.items() if q.local]
     return sum(local[1:], local[0]) if local else torch.zeros_like(d.log_likelihood)
 
@@ -50,15 +54,23 @@ def _form(d: Densities, name: str, kl: KL) -> KL:
 class ELBO(Objective):
     """ELBO = E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)), estimated with K draws; −(distortion + rate).
 
-    Gradient: pathwise, unbiased for model and guide. A latent outside the data plate is counted once for the
-    whole data set: its log p − log q is spread evenly over the N data of the plate.
+    A latent outside the data plate is counted once for the whole data set: its log p − log q is spread evenly over the N
+    data of the plate. Sites of the guide marked with infer={"enumerate": "parallel"} are summed over exactly.
 
     Args:
         particles: K, draws per datum; their mean is taken.
         kl: "sampled" uses log q − log p of the draws; "analytic" the closed form of every site that has one
             (given the draws of its parents, which the guide has to draw before it), and the draws for the others.
+        gradient: all unbiased for model and guide,
+            "pathwise": the plain derivative;
+            "stl": sticking the landing, without the score of log q: no variance at the exact posterior;
+            "score": score function, for discrete latents too, of high variance without a baseline.
+        baseline: with gradient="score", what is taken off log w: "none"; "mean" of the batches so far; "network" b(x),
+            trained beside the model by (log w − b)²; "leave_one_out", the mean of the datum's other particles.
 
-    Reference: Kingma and Welling, "Auto-encoding variational Bayes", 2014.
+    References: Kingma and Welling, "Auto-encoding variational Bayes", 2014; Roeder, Wu and Duvenaud, "Sticking the
+    landing", 2017; Mnih and Gregor, "Neural variational inference and learning in belief networks", 2014; Kool, van Hoof
+    and Welling, "Buy 4 REINFORCE samples, get a baseline for free!", 2019.
 
     >>> import pyrovae as pv
     >>> data = pv.data.load("digits")
@@ -66,24 +78,52 @@ class ELBO(Objective):
     torch.Size([5])
     """
 
-    def __init__(self, particles: int = 1, kl: KL = "sampled") -> None:
+    gradients = ("pathwise", "stl", "score")
+
+    def __init__(
+        self, particles: int = 1, kl: KL = "sampled", gradient: str = "pathwise", baseline: str = "none"
+    ) -> None:
         super().__init__()
         check_particles("ELBO", particles)
         _check_kl(kl)
-        self.particles, self.kl = particles, kl
+        check_gradient("ELBO", gradient, self.gradients)
+        if kl == "analytic" and gradient != "pathwise":
+            raise ValueError(
+                f"ELBO with gradient={gradient!r} is about log q of the draws, which kl='analytic' integrates out; use "
+                "kl='sampled', or gradient='pathwise'"
+            )
+        if baseline != "none" and gradient != "score":
+            raise ValueError(f"ELBO uses baseline={baseline!r} with gradient='score' alone, got gradient={gradient!r}")
+        self.particles, self.kl, self.gradient = particles, kl, gradient
+        self.baseline: Baseline = find_baseline(baseline, particles)
 
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
         """The ELBO per datum."""
-        d = densities(vae, x, self.particles, aligned=self.kl == "analytic")
+        drawn = Detached() if self.gradient == "score" else None
+        d = densities(vae, x, self.particles, aligned=self.kl == "analytic", exact=True, drawn=drawn)
+        if self.gradient == "score":
+            return self._score(d, x)
         d.reparametrised("ELBO")
         elbo = d.log_likelihood - rate(d, self.kl)  # [K, B]
-        bound = (elbo + _shared(d)).mean(0)  # [K, B] -> [B]
-        return Estimate(bound.detach(), bound)
+        bound = d.mean(elbo + _shared(d))  # [K, B] -> [B]
+        if self.gradient == "pathwise":
+            return Estimate(bound.detach(), bound)
+        weights = of_power_mean(d.log_weight.detach(), d.log_mass.detach(), 0, "stl")
+        return Estimate(bound.detach(), surrogate("ELBO", d, weights) + d.mean(_shared(d)))
+
+    def _score(self, d: Densities, x: Tensor) -> Estimate:
+        d.local_only("ELBO with gradient='score'")
+        log_weight, log_mass = d.log_weight.detach(), d.log_mass.detach()
+        plain = of_power_mean(log_weight, log_mass, 0, "pathwise")
+        learning, own = self.baseline(x, log_weight)
+        bound = d.mean(log_weight).detach()
+        score = Weights(plain.model, None, plain.model * learning, plain.enumerated)
+        return Estimate(bound, surrogate("ELBO", d, score) + own)
 
 
-def _shared(d: Densities) -> Tensor | float:
+def _shared(d: Densities) -> Tensor:
     """The share of one datum in the terms of the sites outside the data plate: [K, 1]."""
-    return d.log_global[:, None] / d.data_size if d.global_sites else 0.0
+    return d.log_global[:, None] / d.data_size
 
 
 class BetaELBO(Objective):
@@ -138,14 +178,14 @@ class BetaELBO(Objective):
 
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
         """The ELBO per datum, and −(D + βR) as its surrogate."""
-        d = densities(vae, x, self.particles, aligned=self.kl == "analytic")
+        d = densities(vae, x, self.particles, aligned=self.kl == "analytic", exact=True)
         d.reparametrised("BetaELBO")
         r, distortion = rate(d, self.kl), -d.log_likelihood  # [K, B]
         beta = self.beta * (self.epoch / self.warmup).clamp(max=1.0) if self.warmup else self.beta
         weighed = r if self.free_bits == 0 else self._free(d)
         shared = _shared(d)
-        bound = (shared - (distortion + r)).mean(0)  # [K, B] -> [B]
-        return Estimate(bound.detach(), (shared - (distortion + beta * weighed)).mean(0))
+        bound = d.mean(shared - (distortion + r))  # [K, B] -> [B]
+        return Estimate(bound.detach(), d.mean(shared - (distortion + beta * weighed)))
 
     def _free(self, d: Densities) -> Tensor:
         """The rate with each latent dimension's mean over the batch held at λ from below: [K, B]."""

@@ -2,14 +2,15 @@
 
 from .checks import check_particles, plain_errors
 from .functions import Program
-from .handlers import AtMean, ObservedAtMean, Unobserved, Values
+from .handlers import AtMean, Detached, ObservedAtMean, Unobserved, Values
 from .modes import evaluating, home, seeded
-from .run import GenerativeProgram, densities
+from .run import GenerativeProgram, densities, guide_sites, particles_first
 from .sites import Densities, Site, family, latents, sample_sites
 
 __all__ = [
     "AtMean",
     "Densities",
+    "Detached",
     "GenerativeProgram",
     "ObservedAtMean",
     "Program",
@@ -20,8 +21,10 @@ __all__ = [
     "densities",
     "evaluating",
     "family",
+    "guide_sites",
     "home",
     "latents",
+    "particles_first",
     "plain_errors",
     "sample_sites",
     "seeded",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .enumeration import is_marked
 from .sites import DATA, data_frames, family, latents, sample_sites
 
 
@@ -33,10 +34,12 @@ def check_particles(who: str, particles: Any) -> None:
         raise ValueError(f"{who} expects particles as a whole number of at least 1, got particles={particles!r}")
 
 
-def check_shared(model_trace: Any, guide_trace: Any) -> None:
-    """Refuse latents that model and guide do not share. Raises ValueError."""
-    latent, proposed = set(latents(model_trace)), set(latents(guide_trace))
+def check_shared(model_trace: Any, proposed: Iterable[str]) -> None:
+    """Refuse latents that model and guide do not share, but for those that the model sums over. Raises ValueError."""
+    latent, proposed = set(latents(model_trace)), set(proposed)
     for name in sorted(latent - proposed):
+        if is_marked(model_trace.nodes[name]):
+            continue
         raise ValueError(
             f"the model samples site {name!r} and the guide does not (it has {sorted(proposed)}); add it to the guide"
         )

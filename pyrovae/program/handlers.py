@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
+
+from .enumeration import check_marked, is_marked, support
+from .sites import data_frames
 
 
 class Values(Messenger):
@@ -49,3 +54,59 @@ class AtMean(Messenger):
             msg["value"], msg["done"] = msg["fn"].mean, True
         except NotImplementedError:
             return
+
+
+class Detached(Messenger):
+    """Draws without a path back to the parameters that they were drawn with, for score-function gradients."""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not msg["is_observed"]:
+            msg["value"] = msg["value"].detach()
+
+
+class Enumerated(Messenger):
+    """Gives marked latent sites every value of their support in turn, along the particles.
+
+    Row r of K·S₁·S₂… particles is one draw of the other sites with one combination of values, the last site's
+    changing fastest.
+
+    Args:
+        which: "guide" or "model".
+        sizes: size of the support by name, of the sites to enumerate.
+        others: names of sites that have their values from elsewhere; None to enumerate none.
+
+    Attributes:
+        found: sizes of marked sites that are not in `sizes`.
+    """
+
+    def __init__(self, which: str, sizes: dict[str, int], others: set[str] | None) -> None:
+        super().__init__()
+        self.which, self.sizes, self.others = which, sizes, others
+        self.laid_out(1, None)
+        self.found: dict[str, int] = {}
+
+    def laid_out(self, rows: int, particle: int | None) -> None:
+        """How many particles there are, and the dimension of their plate; None where they are K·B rows, or one."""
+        self.rows, self.particle = rows, particle
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name = msg["name"]
+        if msg["is_observed"] or msg["done"] or self.others is None or name in self.others or not is_marked(msg):
+            return
+        check_marked(msg)
+        values = support(name, msg["fn"])  # [S, *event]
+        if name not in self.sizes:
+            self.found[name] = len(values)
+            return
+        names = list(self.sizes)
+        after = math.prod(self.sizes[n] for n in names[names.index(name) + 1 :])
+        row = torch.arange(self.rows, device=values.device) // after % self.sizes[name]
+        batch, event = msg["fn"].batch_shape, msg["fn"].event_shape
+        at = [1] * len(batch)
+        if self.particle is None:  # [K·B] rows, or one particle
+            data = data_frames(msg)[0].dim
+            row = row.repeat_interleave(batch[data] // self.rows)
+            at[data] = len(row)
+        else:
+            at[self.particle] = self.rows
+        msg["value"], msg["done"] = values[row].reshape(*at, *event).expand(batch + event), True

@@ -9,8 +9,9 @@ comparing two particles with each of them alone, once, and is then run on a batc
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+import math
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -31,7 +32,7 @@ from .checks import (
     explain_plate,
     plain_errors,
 )
-from .handlers import Values
+from .handlers import Enumerated, Values
 from .modes import evaluating, seeded
 from .sites import Densities, Site, read_site, sample_sites
 
@@ -60,10 +61,35 @@ class Layout:
     fold_model: bool = False
 
 
+@dataclass(frozen=True)
+class Marks:
+    """Sites to sum over exactly, with the sizes of their supports: those of the guide, those the model has alone."""
+
+    guide: dict[str, int] = field(default_factory=dict)
+    model: dict[str, int] = field(default_factory=dict)
+
+
+class _Marked(Exception):
+    """Marked sites were met that are not enumerated yet."""
+
+    def __init__(self, which: str, sizes: dict[str, int]) -> None:
+        super().__init__()
+        self.which, self.sizes = which, sizes
+
+
 _layouts: WeakKeyDictionary[Any, tuple[Any, Layout]] = WeakKeyDictionary()
 
 
-def densities(vae: GenerativeProgram, x: Tensor, particles: int = 1, aligned: bool = False) -> Densities:
+def densities(
+    vae: GenerativeProgram,
+    x: Tensor,
+    particles: int = 1,
+    aligned: bool = False,
+    exact: bool = False,
+    drawn: Any = None,
+    given: dict[str, Tensor] | None = None,
+    still: bool = False,
+) -> Densities:
     """Per-datum log densities of a model p(x, z) under K draws from its guide q(z | x).
 
         log_weight[k, b] = log p(x_b, z_kb) − log q(z_kb | x_b),    z_kb ~ q(z | x_b)
@@ -74,6 +100,12 @@ def densities(vae: GenerativeProgram, x: Tensor, particles: int = 1, aligned: bo
         particles: K.
         aligned: give model and guide the same batch shape, so that their distributions can be compared (closed-form
             KL); it costs K runs of the guide where the model has to be folded.
+        exact: give sites of the guide that are marked with infer={"enumerate": "parallel"} every value of their
+            support side by side, with `mass` as their probability, instead of drawing them. Marked sites that the
+            model has alone are always summed over: log p(x, z) = log Σ_y p(x, y, z).
+        drawn: a Pyro effect handler around the guide, such as `Detached()`.
+        given: values of the guide's sites, in the shapes of an earlier run of as many particles, instead of draws.
+        still: run the model without gradients.
 
     Returns:
         `Densities`: .log_prior, .log_likelihood, .log_posterior and .log_weight, each [K, B], unscaled, in nats.
@@ -95,29 +127,58 @@ def densities(vae: GenerativeProgram, x: Tensor, particles: int = 1, aligned: bo
     with pyro.validation_enabled(validate):
         if validate:
             check_finite("densities", x)
-        layout = _layout(vae, x) if particles > 1 else Layout()
-        if aligned and layout.fold_model:
-            layout = replace(layout, fold_guide=True)
-        return _densities(vae, x, particles, layout)
+        marks = Marks()
+        while True:
+            try:
+                return _laid_out(vae, x, particles, aligned, _Pass(marks, exact, drawn, given or {}, still))
+            except _Marked as found:  # their supports are known from here on
+                marks = replace(marks, **{found.which: getattr(marks, found.which) | found.sizes})
 
 
-def _densities(
-    vae: GenerativeProgram, x: Tensor, particles: int, layout: Layout, given: dict[str, Tensor] | None = None
-) -> Densities:
-    """One pass in a known layout; the guide's values may be `given` instead of drawn."""
-    shape = particles, len(x)
-    guide_trace, particle = _trace(vae.guide, x, particles, layout.nesting, layout.fold_guide, "guide", given or {})
-    posterior = {n: read_site(s, shape, particle, "guide") for n, s in sample_sites(guide_trace)}
-    values = {n: s.value for n, s in posterior.items()}
-    if layout.fold_model and not layout.fold_guide:
-        values = {n: _fold(s.value, s, layout) for n, s in posterior.items()}
-    model_trace, particle = _trace(vae.model, x, particles, layout.nesting, layout.fold_model, "model", values)
-    check_shared(model_trace, guide_trace)
+@dataclass(frozen=True)
+class _Pass:
+    """What one pass does besides drawing: sites to enumerate, the handler of the draws, values instead of draws."""
+
+    marks: Marks = Marks()
+    exact: bool = False
+    drawn: Any = None
+    given: dict[str, Tensor] = field(default_factory=dict)
+    still: bool = False
+
+
+def _laid_out(vae: Any, x: Tensor, particles: int, aligned: bool, how: _Pass) -> Densities:
+    combinations = math.prod((*how.marks.guide.values(), *how.marks.model.values()))
+    layout = _layout(vae, x) if particles * combinations > 1 else Layout()
+    if aligned and layout.fold_model:
+        layout = replace(layout, fold_guide=True)
+    return _densities(vae, x, particles, layout, how)
+
+
+def _densities(vae: GenerativeProgram, x: Tensor, particles: int, layout: Layout, how: _Pass) -> Densities:
+    """One pass in a known layout."""
+    marks, summed = how.marks, math.prod(how.marks.model.values())
+    rows = particles * math.prod(marks.guide.values())
+    shape = rows, len(x)
+
+    def guide(values: dict[str, Tensor], handler: Any = None) -> dict[str, Site]:
+        """The sites of the guide, drawn or at these values."""
+        marked = Enumerated("guide", marks.guide, set() if how.exact else None)
+        trace, particle = _trace(vae.guide, x, rows, layout.nesting, layout.fold_guide, marked, values, handler)
+        return {n: read_site(s, shape, particle, "guide") for n, s in sample_sites(trace)}
+
+    posterior = guide(how.given, how.drawn)
+    passed = {n: s.value.view_as(s.value) for n, s in posterior.items()}
+    values = {n: _hand_over(v, posterior[n], shape, summed, layout) for n, v in passed.items()}
+    marked = Enumerated("model", marks.model, set(posterior))
+    with torch.no_grad() if how.still else nullcontext():
+        trace, particle = _trace(vae.model, x, rows * summed, layout.nesting, layout.fold_model, marked, values)
+    check_shared(trace, posterior)
     prior, likelihood = {}, {}
-    for name, site in sample_sites(model_trace):
+    for name, site in sample_sites(trace):
         group = likelihood if site["is_observed"] else prior
-        group[name] = read_site(site, shape, particle, "model")
-    found = Densities(prior, likelihood, posterior, shape, check_observed(model_trace))
+        group[name] = read_site(site, (rows * summed, len(x)), particle, "model")
+    size, enumerated = check_observed(trace), frozenset(marks.guide)
+    found = Densities(prior, likelihood, posterior, shape, size, particles, enumerated, summed, passed, guide)
     if pyro.infer.util.is_validation_enabled():
         for site in likelihood.values():
             check_support(site.name, site.distribution, site.value)
@@ -125,7 +186,14 @@ def _densities(
 
 
 def _trace(
-    program: Any, x: Tensor, particles: int, nesting: int, folded: bool, which: str, values: dict[str, Tensor]
+    program: Any,
+    x: Tensor,
+    particles: int,
+    nesting: int,
+    folded: bool,
+    marked: Enumerated,
+    values: dict[str, Tensor],
+    handler: Any = None,
 ) -> tuple[Any, int | None]:
     """The trace of a program under K particles, and the dimension of the particle plate if there is one."""
     particle, plate = None, nullcontext()
@@ -134,19 +202,51 @@ def _trace(
     elif particles > 1:
         particle = -1 - nesting
         plate = pyro.plate("particles", particles, dim=particle)
-    with plain_errors(), Values(values), plate:  # values outside the plate, which expands the distributions first
+    marked.laid_out(particles, particle)
+    with plain_errors(), handler or nullcontext(), marked, Values(values), plate:
+        # the plate within the others: it expands the distributions first
         try:
-            return poutine.trace(program).get_trace(x), particle
+            trace = poutine.trace(program).get_trace(x)
         except ValueError as error:
-            explain_plate(error, which)
+            explain_plate(error, marked.which)
             raise
+    if marked.found:
+        raise _Marked(marked.which, marked.found)
+    return trace, particle
 
 
-def _fold(value: Tensor, site: Site, layout: Layout) -> Tensor:
-    """[K, *plates, *event] -> the same with K·B rows where the data plate has B."""
-    assert site.data_dim is not None  # only a program without global sites is folded
-    data = layout.nesting + 1 + site.data_dim  # the particle plate is dimension 0, the data plate this one
-    return value.movedim(0, data - 1).flatten(data - 1, data)
+def _hand_over(value: Tensor, site: Site, shape: tuple[int, int], summed: int, layout: Layout) -> Tensor:
+    """A value of the guide as the model takes it: each particle as often as the model sums, folded if need be."""
+    if summed == 1 and (layout.fold_guide or not layout.fold_model or shape[0] == 1):
+        return value
+    value, data = particles_first(value, site, shape)
+    value = value.repeat_interleave(summed, 0) if summed > 1 else value
+    if not layout.fold_model:
+        return value
+    return value.movedim(0, data - 1).flatten(data - 1, data)  # [K, ..., B, ...] -> [..., K·B, ...]
+
+
+def particles_first(value: Tensor, site: Site, shape: tuple[int, int]) -> tuple[Tensor, int]:
+    """A local site's value as [K, ..., B, ...], and the dimension that B has there."""
+    assert site.data_dim is not None
+    data = value.dim() + site.data_dim - site.distribution.event_dim
+    if site.particle_dim is not None:
+        return value, data
+    return value.unflatten(data, shape).movedim(data, 0), data + 1  # one particle, or K·B rows
+
+
+def guide_sites(vae: GenerativeProgram, x: Tensor, values: dict[str, Tensor]) -> dict[str, Site]:
+    """The sites of a guide q(z | x) at values [K, ..., B, ...], as `particles_first` has them."""
+    particles = len(next(iter(values.values())))
+    layout = _layout(vae, x) if particles > 1 else Layout()
+    if layout.fold_guide and particles > 1:
+        plates = 1 + layout.nesting  # a folded program has no other plates to the left of its data
+        values = {n: v.flatten(0, plates - 1) for n, v in values.items()}
+    elif particles == 1:
+        values = {n: v[0] for n, v in values.items()}
+    plain = Enumerated("guide", {}, None)
+    trace, particle = _trace(vae.guide, x, particles, layout.nesting, layout.fold_guide, plain, values)
+    return {n: read_site(s, (particles, len(x)), particle, "guide") for n, s in sample_sites(trace)}
 
 
 def _layout(vae: Any, x: Tensor) -> Layout:
@@ -170,20 +270,32 @@ def _look(vae: Any, x: Tensor) -> Layout:
     x = x.detach()
     unborn = isinstance(vae, nn.Module) and next(vae.parameters(), None) is None  # as those of a Program: own numbers
     with evaluating(vae), seeded(None if unborn else 0, x.device):
-        _densities(vae, x, 1, Layout())  # a mistake is told in the shapes that the caller knows
+        one = _first(vae, x)
+        _densities(vae, x, 1, Layout(), one)  # a mistake is told in the shapes that the caller knows
     with evaluating(vae), seeded(0, x.device):
         rows = torch.arange(3, device=x.device) % len(x)
         with pyro.validation_enabled(False):
             try:  # two sizes: a width of a network may by chance be that of one of them
-                found = [_probe(vae, x[rows[:n]]) for n in (3, 2)]
+                found = [_probe(vae, x[rows[:n]], one) for n in (3, 2)]
             except Exception:  # a program of these rows alone, such as one with a mask of its own
-                found = [_probe(vae, x)]
+                found = [_probe(vae, x, one)]
     return Layout(found[0].nesting, any(f.fold_guide for f in found), any(f.fold_model for f in found))
 
 
-def _probe(vae: Any, x: Tensor) -> Layout:
+def _first(vae: Any, x: Tensor) -> _Pass:
+    """Sites that the model has alone at their first value: drawn, they would differ from run to run."""
+    sizes: dict[str, int] = {}
+    while True:
+        try:
+            _densities(vae, x, 1, Layout(), how := _Pass(Marks(model=dict.fromkeys(sizes, 1))))
+            return how
+        except _Marked as found:
+            sizes |= found.sizes
+
+
+def _probe(vae: Any, x: Tensor, one: _Pass) -> Layout:
     """The layout with least folding in which two particles have the densities that each has alone."""
-    single = _densities(vae, x, 1, Layout())
+    single = _densities(vae, x, 1, Layout(), one)
     _ = single.log_weight  # lazy: a program that cannot take these rows says so here
     traces = poutine.trace(vae.model).get_trace(x), poutine.trace(vae.guide).get_trace(x)
     frames = [f for t in traces for _, s in sample_sites(t) for f in s["cond_indep_stack"]]
@@ -193,12 +305,12 @@ def _probe(vae: Any, x: Tensor) -> Layout:
         return beside  # one draw of a global latent serves the whole batch: there is no folding it
     for layout in (beside, replace(beside, fold_model=True)):
         try:
-            both = _densities(vae, x, 2, layout)
+            both = _densities(vae, x, 2, layout, one)
             draws = [
                 {n: s.value[k].reshape(single.posterior[n].value.shape) for n, s in both.posterior.items()}
                 for k in (0, 1)
             ]
-            alone = [_densities(vae, x, 1, Layout(), given=g) for g in draws]
+            alone = [_densities(vae, x, 1, Layout(), replace(one, given=g)) for g in draws]
             if _same(both.log_posterior, torch.cat([d.log_posterior for d in alone])) and _same(
                 both.log_prior + both.log_likelihood, torch.cat([d.log_prior + d.log_likelihood for d in alone])
             ):

@@ -25,6 +25,7 @@ class Site:
     value: Tensor
     reduce: Callable[[Tensor], Tensor]  # [batch shape] -> [K, B], masked; [K] where the site is not local
     data_dim: int | None  # the dimension of the data plate; None for a site outside it
+    particle_dim: int | None  # the dimension of the particle plate; None for one particle, or K·B rows
     arrange: Callable[[Tensor], Tensor]  # [*batch, *event] -> [K, B, *other plates, *event]; [K, ...] if not local
 
     @property
@@ -37,6 +38,20 @@ class Site:
         """log density of the value: [K, B] in nats per datum, or [K] for a site outside the data plate."""
         return self.reduce(self.distribution.log_prob(self.value))
 
+    @property
+    def reparametrised(self) -> bool:
+        """Whether a gradient passes through its draws."""
+        return self.distribution.has_rsample
+
+    def spread(self, t: Tensor) -> Tensor:
+        """[K, B] -> the same numbers in a shape that broadcasts against the value of a local site."""
+        assert self.data_dim is not None
+        shape, event = [1] * self.value.dim(), self.distribution.event_dim
+        if self.particle_dim is not None:
+            shape[self.particle_dim - event] = t.shape[0]
+        shape[self.data_dim - event] = -1
+        return t.reshape(shape)
+
 
 @dataclass(frozen=True)
 class Densities:
@@ -44,6 +59,10 @@ class Densities:
 
     `prior`, `likelihood` and `posterior` map site names to `Site`s: latents under the model, observations, and
     latents under the guide. `data_size` is N, the full size of the data plate.
+
+    K counts the draws of the guide with all combinations of its enumerated sites: `shape` is [K, B]. Every mean over
+    particles is therefore weighed by `mass`, which is 1/K where nothing is enumerated. Sites of the model that are
+    summed over (`summed` combinations) are no part of it: log p(x, z) = log Σ_y p(x, y, z) has [K, B] all the same.
     """
 
     prior: dict[str, Site]
@@ -51,16 +70,28 @@ class Densities:
     posterior: dict[str, Site]
     shape: tuple[int, int]
     data_size: int
+    draws: int
+    enumerated: frozenset[str]  # sites of the guide whose values stand side by side
+    summed: int  # combinations of the sites that the model has alone
+    passed: dict[str, Tensor]  # the guide's values as the model got them, to weigh their gradient
+    rerun: Callable[[dict[str, Tensor]], dict[str, Site]]  # the guide's sites at other values
+
+    @cached_property
+    def log_joint(self) -> Tensor:
+        """log p(x, z): [K, B]."""
+        if self.summed == 1:
+            return self.log_prior + self.log_likelihood
+        return self._marginal({**self.prior, **self.likelihood})
 
     @cached_property
     def log_prior(self) -> Tensor:
         """log p(z): [K, B]."""
-        return self._sum(self.prior)
+        return self._marginal(self.prior)
 
     @cached_property
     def log_likelihood(self) -> Tensor:
         """log p(x | z): [K, B]."""
-        return self._sum(self.likelihood)
+        return self._sum(self.likelihood) if self.summed == 1 else self.log_joint - self.log_prior
 
     @cached_property
     def log_posterior(self) -> Tensor:
@@ -70,7 +101,66 @@ class Densities:
     @cached_property
     def log_weight(self) -> Tensor:
         """log w = log p(x, z) − log q(z | x): [K, B]."""
-        return self.log_prior + self.log_likelihood - self.log_posterior
+        return self.log_joint - self.log_posterior
+
+    @cached_property
+    def log_enumerated(self) -> Tensor:
+        """log q of the enumerated sites: [K, B], 0 where there are none."""
+        return self._sum({n: s for n, s in self.posterior.items() if n in self.enumerated})
+
+    @cached_property
+    def log_sampled(self) -> Tensor:
+        """log q of the sites that were drawn: [K, B]; with `log_enumerated`, log q(z | x)."""
+        return self._sum({n: s for n, s in self.posterior.items() if n not in self.enumerated})
+
+    @cached_property
+    def log_mass(self) -> Tensor:
+        """log of a particle's share in a mean over particles, [K, B]: −log K, or log q(enumerated) − log draws."""
+        return self.log_enumerated - math.log(self.draws)
+
+    def mean(self, t: Tensor) -> Tensor:
+        """The mean over particles, exact in enumerated sites: [K, B] or [K, 1] -> [B]."""
+        return (self.log_mass.exp() * t).sum(0) if self.enumerated else t.mean(0)
+
+    @cached_property
+    def log_score(self) -> Tensor:
+        """`log_sampled` with the draws held fixed, [K, B]: its gradient is the score function ∂ log q(z | x).
+
+        Sites of a guide that depend on one another are evaluated by a second run, at the values of the first.
+        """
+        local = [s for s in self.posterior.values() if s.local]
+        if not any(s.value.requires_grad for s in local):
+            return self.log_sampled
+        if len(local) == 1:
+            (site,) = local
+            return site.reduce(site.distribution.log_prob(site.value.detach()))
+        again = self.rerun({n: s.value.detach() for n, s in self.posterior.items()})
+        return self._sum({n: s for n, s in again.items() if n not in self.enumerated})
+
+    def select(self, particles: Tensor) -> dict[str, Tensor]:
+        """The guide's values at these particles [m, B] of each datum, with their paths, to be `given` to a run of m."""
+        chosen = {}
+        for name, site in self.posterior.items():
+            value, data = site.value, None
+            if site.particle_dim is None:  # K·B rows, or one particle
+                data = value.dim() + site.data_dim - site.distribution.event_dim
+                value = value.unflatten(data, self.shape).movedim(data, 0)
+            index = [1] * value.dim()
+            index[0], index[value.dim() + site.data_dim - site.distribution.event_dim] = particles.shape
+            value = value.take_along_dim(particles.reshape(index), 0)
+            if data is not None and self.shape[0] > 1:
+                value = value.movedim(0, data).flatten(data, data + 1)
+            elif len(particles) == 1:
+                value = value[0]
+            chosen[name] = value
+        return chosen
+
+    def scale_path(self, scale: Tensor) -> None:
+        """Multiply, in the backward pass, ∂ log p(x, z) / ∂z by `scale` [K, B]; the guide's own log q is left alone."""
+        for name, value in self.passed.items():
+            if value.requires_grad and self.posterior[name].local:
+                factor = self.posterior[name].spread(scale)
+                value.register_hook(lambda gradient, factor=factor: gradient * factor)
 
     @cached_property
     def global_sites(self) -> list[str]:
@@ -103,16 +193,24 @@ class Densities:
         Raises ValueError.
         """
         for site in self.posterior.values():
-            if torch.is_grad_enabled() and not site.distribution.has_rsample:
+            if torch.is_grad_enabled() and not site.reparametrised and site.name not in self.enumerated:
                 raise ValueError(
                     f"{who} differentiates through the samples of the guide, and site {site.name!r} is "
                     f"{family(site.distribution)}, which has no reparametrised sampler: its gradient would be zero "
-                    "without a word. Use a continuous or relaxed posterior, or a pyro.infer ELBO."
+                    "without a word. Use ELBO(gradient='score'), IWAE(gradient='vimco'), a relaxed posterior, or "
+                    "infer={'enumerate': 'parallel'} at the site."
                 )
 
     @property
     def _like(self) -> Tensor:
         return next(iter(self.likelihood.values())).value
+
+    def _marginal(self, sites: dict[str, Site]) -> Tensor:
+        """Σ over sites, log Σ over the values that are summed out."""
+        if self.summed == 1:
+            return self._sum(sites)
+        terms = [site.log_prob for site in sites.values() if site.local]  # each [K·S, B]
+        return sum(terms[1:], terms[0]).unflatten(0, (self.shape[0], self.summed)).logsumexp(1)
 
     def _sum(self, sites: dict[str, Site]) -> Tensor:
         terms = [site.log_prob for site in sites.values() if site.local]
@@ -207,4 +305,4 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
         kept = 1 if data is None else 2
         return t.flatten(kept).sum(-1) if t.dim() > kept else t
 
-    return Site(name, site["fn"], site["value"], reduce, data, arrange)
+    return Site(name, site["fn"], site["value"], reduce, data, particle, arrange)

@@ -1,0 +1,156 @@
+"""Every estimator here is one line of algebra: how much each particle counts, for the model and for the guide.
+
+    gradient = Σ_k [ model_k ∂_θ log p(x, z_k)                 by the parameters of the model
+                   + path_k  ∂_z log w_k · dz_k/dφ             through the draws of the guide
+                   + score_k ∂_φ log q(z_k | x) ]              through its density, the draws held fixed
+
+With v_k = ∂bound / ∂log w_k, of which Σ v_k = 1 for the bounds here:
+
+    pathwise  path = v, score = −v          the plain derivative
+    stl       path = v, score = 0           sticking the landing: drops a term that is zero in the mean for the ELBO
+    dreg      path = v − ∂v_k/∂log w_k, score = 0      doubly reparametrised: that term turned into a path
+    score     path = 0, score = bound − v   no derivative of a draw, so for discrete latents too
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import nearest
+from ..program import Densities, Detached, GenerativeProgram, check_particles, densities
+from .base import Estimate, Objective
+
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What each particle counts in the gradient, [K, B], without gradients of their own.
+
+    Attributes:
+        model: of ∂_θ log p(x, z).
+        path: through the draws; None where they are held fixed.
+        score: of ∂_φ log q over the sites that were drawn; None for −path, the plain derivative.
+        enumerated: of ∂_φ log q over the sites that were enumerated; None where the estimator has none for them.
+    """
+
+    model: Tensor
+    path: Tensor | None = None
+    score: Tensor | None = None
+    enumerated: Tensor | None = None
+
+
+def surrogate(who: str, d: Densities, w: Weights) -> Tensor:
+    """The function, [B], whose gradient is the estimator with these weights. Its value means nothing.
+
+    Raises ValueError for enumerated sites of the guide where the estimator has no weight for them.
+    """
+    if d.enumerated and w.enumerated is None:
+        raise ValueError(
+            f"{who} draws every site of the guide, and {', '.join(map(repr, sorted(d.enumerated)))} is marked for "
+            "enumeration there. Leave the site out of the guide, where the model sums over it inside any bound, or use "
+            "ELBO, IWAE or WakeSleep"
+        )
+    if w.path is None:
+        assert w.score is not None
+        terms = w.model * d.log_joint + w.score * d.log_sampled
+    elif w.path is w.model:
+        terms = w.model * (d.log_joint - d.log_sampled)
+    else:  # ∂ log p / ∂z is taken once, for the model, and rescaled on its way to the guide
+        model = torch.maximum(w.model, TINY * w.path.abs())  # a ratio to divide by
+        d.scale_path(w.path / model.clamp_min(torch.finfo(model.dtype).tiny))
+        terms = model * d.log_joint - w.path * d.log_sampled
+    if w.path is not None and w.score is not None:
+        terms = terms + (w.path + w.score) * d.log_score
+    if d.enumerated:
+        terms = terms + w.enumerated * d.log_enumerated
+    return terms.sum(0)
+
+
+class Weighted(Objective):
+    """Abstract: an objective that is a bound of the log weights, and weights for its gradient.
+
+    A new one defines `weigh`; densities, legality and the surrogate are here.
+    """
+
+    gradients: tuple[str, ...] = ("pathwise",)  # those that `gradient` may be
+    fixed = ("score", "vimco")  # those that hold the draws fixed
+
+    def __init__(self, particles: int, gradient: str = "pathwise", least: int = 1) -> None:
+        super().__init__()
+        who = type(self).__name__
+        check_particles(who, particles)
+        check_gradient(who, gradient, self.gradients)
+        if particles < least:
+            raise ValueError(f"{who} expects at least {least} particles, got {particles}: it compares them")
+        self.particles, self.gradient = particles, gradient
+
+    @abstractmethod
+    def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
+        """The bound [B] and the weights of its gradient.
+
+        Args:
+            log_weight: log w, [K, B].
+            log_mass: log of each particle's share in a mean over particles, [K, B]: −log K, unless sites are enumerated.
+        """
+
+    def draw(self, vae: GenerativeProgram, x: Tensor, particles: int) -> Densities:
+        """The densities of one pass. Raises ValueError for a program that the estimator is not for."""
+        who, fixed = type(self).__name__, self.gradient in self.fixed
+        d = densities(vae, x, particles, exact=True, drawn=Detached() if fixed else None)
+        d.local_only(who)
+        if not fixed:
+            d.reparametrised(who)
+        return d
+
+    def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
+        """The bound per datum."""
+        d = self.draw(vae, x, self.particles)
+        bound, weights = self.weigh(d.log_weight.detach(), d.log_mass.detach())
+        return Estimate(bound, surrogate(type(self).__name__, d, weights))
+
+
+def check_gradient(who: str, gradient: Any, known: tuple[str, ...]) -> None:
+    """Refuse an estimator that a bound does not have. Raises ValueError."""
+    if gradient not in known:
+        raise ValueError(f"{who} has no gradient {gradient!r}; {nearest(str(gradient), known)}")
+
+
+def power_mean(log_weight: Tensor, log_mass: Tensor, t: float) -> Tensor:
+    """1/t log Σ_k m_k w_k^t: [..., K, B] -> [..., B]; Σ m log w for t = 0, the largest for t = ∞.
+
+    It rises with t: ELBO at 0, IWAE at 1, a Rényi bound of order α at 1 − α.
+    """
+    if t == 0:
+        return (log_mass.exp() * log_weight).sum(-2)
+    if t == float("inf"):
+        return log_weight.amax(-2)
+    return (t * log_weight + log_mass).logsumexp(-2) / t
+
+
+def shares(log_weight: Tensor, log_mass: Tensor, t: float) -> Tensor:
+    """v_k = ∂power_mean / ∂log w_k = m_k w_k^t / Σ m w^t: [..., K, B], summing to one over particles."""
+    if t == float("inf"):
+        best = log_weight.argmax(-2, keepdim=True)
+        return torch.zeros_like(log_weight).scatter(-2, best, 1.0)
+    return (t * log_weight + log_mass).softmax(-2)
+
+
+def of_power_mean(log_weight: Tensor, log_mass: Tensor, t: float, gradient: str) -> Weights:
+    """The weights of a power mean's gradient; ∂v_k/∂log w_k = t v_k (1 − v_k)."""
+    v = shares(log_weight, log_mass, t)
+    if t == 0:
+        enumerated = v * (log_weight - 1)  # ∂/∂log m, and −v for the log q inside log w
+    else:
+        enumerated = v / t - v if t != float("inf") else -v
+    if gradient == "pathwise":
+        return Weights(v, v, None, enumerated)
+    if gradient == "score":
+        return Weights(v, None, power_mean(log_weight, log_mass, t)[..., None, :] - v, enumerated)
+    path = v if gradient == "stl" else (1 - t) * v + t * v.square()
+    return Weights(v, path, torch.zeros_like(v), enumerated)
