@@ -172,10 +172,18 @@ EVENT = [1, 5, 4]
 # name: constructor from the latent size
 PRIORS: dict[str, Callable[[int], nn.Module]] = {
     "StandardNormal": priors.StandardNormal,
+    "Bernoulli": priors.Bernoulli,
+    "RelaxedBernoulli": priors.RelaxedBernoulli,
+    "OneHotCategorical": priors.OneHotCategorical,
 }
-# name: class
-POSTERIORS: dict[str, type[posteriors.Posterior]] = {
-    "DiagonalNormal": posteriors.DiagonalNormal,
+# name: class, the prior over the same values
+POSTERIORS: dict[str, tuple[type[posteriors.Posterior], str]] = {
+    "DiagonalNormal": (posteriors.DiagonalNormal, "StandardNormal"),
+    "Bernoulli": (posteriors.Bernoulli, "Bernoulli"),
+    "StraightThroughBernoulli": (posteriors.StraightThroughBernoulli, "Bernoulli"),
+    "RelaxedBernoulli": (posteriors.RelaxedBernoulli, "RelaxedBernoulli"),
+    "OneHotCategorical": (posteriors.OneHotCategorical, "OneHotCategorical"),
+    "StraightThroughOneHotCategorical": (posteriors.StraightThroughOneHotCategorical, "OneHotCategorical"),
 }
 # name: class, options, data from uniform numbers
 LIKELIHOODS: dict[str, tuple[type[likelihoods.Likelihood], dict[str, Any], Callable[[Tensor], Tensor]]] = {
@@ -193,13 +201,14 @@ NETWORKS: dict[str, list[int]] = {"mlp": [6], "conv": [3, 4]}
 def small_vae(
     likelihood: str = "Bernoulli",
     network: str = "mlp",
-    prior: str = "StandardNormal",
+    prior: str | None = None,
     posterior: str = "DiagonalNormal",
     latent: int = 2,
     event: list[int] = EVENT,
 ) -> pv.models.VAE:
-    """A VAE of a few dozen weights."""
-    p, (r, options, _), q = PRIORS[prior], LIKELIHOODS[likelihood], POSTERIORS[posterior]
+    """A VAE of a few dozen weights; without another, the prior is that of the posterior."""
+    (r, options, _), (q, own) = LIKELIHOODS[likelihood], POSTERIORS[posterior]
+    p = PRIORS[prior or own]
     encoder, decoder = pair(
         network, event, q.code(latent), latent, r.decoded(event, **options), NETWORKS[network], "tanh"
     )

@@ -88,7 +88,7 @@ def test_objectives_and_parts_are_chosen_by_name_and_option(here, capsys):
     words = ["--objective", "IWAE", "--objective.particles", "3", "--likelihood", "Normal", "--likelihood.scale", "4.0"]
     assert main(["train", *SMALL, *words, "--network", "conv", "--hidden", "[4]", "--run_dir", "r"]) == 0
     settings = yaml.safe_load((here / "r" / "config.yaml").read_text())
-    assert settings["objective"]["init_args"] == {"particles": 3}
+    assert settings["objective"]["init_args"]["particles"] == 3
     vae = pv.load(here / "r")
     assert type(vae.likelihood).__name__ == "Normal"
     assert vae.likelihood.scale == 4.0
@@ -277,7 +277,8 @@ def test_an_unexpected_failure_shows_no_traceback_unless_asked(here, capsys, mon
     )
     assert main(["train", "odd.py:Odd"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("pyrovae: RuntimeError: mat1 and mat2")
+    assert error.startswith("pyrovae: RuntimeError: ")
+    assert "mat1 and mat2" in error  # torch may name the operator before
     assert "PYROVAE_TRACEBACK=1" in error
     monkeypatch.setenv("PYROVAE_TRACEBACK", "1")
     with pytest.raises(RuntimeError):
@@ -299,7 +300,7 @@ def test_another_class_starts_from_its_own_defaults(here, capsys, words):
     assert main(["train", *SMALL, *words, "--run_dir", "r"]) == 0
     objective = yaml.safe_load((here / "r" / "config.yaml").read_text())["objective"]
     assert objective["class_path"].endswith("IWAE")
-    assert objective["init_args"] == {"particles": 5}
+    assert objective["init_args"] == {"particles": 5, "gradient": "pathwise", "backward_particles": None}
 
 
 def test_one_width_and_the_likelihood_of_the_data_may_be_written_short(here, capsys):
@@ -380,4 +381,4 @@ def test_ctrl_c_in_the_first_epoch_can_be_resumed(here, capsys, monkeypatch):
 def test_options_of_a_default_class_need_no_name(here, capsys):
     assert main(["train", *SMALL, "--objective.particles", "3", "--run_dir", "r"]) == 0
     objective = yaml.safe_load((here / "r" / "config.yaml").read_text())["objective"]
-    assert objective["init_args"] == {"particles": 3, "kl": "analytic"}
+    assert objective["init_args"].items() >= {"particles": 3, "kl": "analytic"}.items()

@@ -5,17 +5,33 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import re
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import EVENT, F64, LIKELIHOODS, POSTERIORS, PRIORS, Toy, reached, small_data, small_vae
+from conftest import (
+    EVENT,
+    F64,
+    LIKELIHOODS,
+    POSTERIORS,
+    PRIORS,
+    Toy,
+    fake_cuda,
+    reached,
+    small_data,
+    small_vae,
+    z_test,
+)
+from torch.distributions import kl_divergence
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyrovae as pv
-from pyrovae import likelihoods, networks, posteriors, priors
+from pyrovae import likelihoods, networks, posteriors, priors, relaxed
 from pyrovae.config import construct, describe
 
 LEADING = [(), (4,), (3, 4), (2, 3, 4)]
@@ -32,8 +48,34 @@ def likelihood(name: str, event: list[int] = EVENT) -> likelihoods.Likelihood:
 
 
 def posterior(name: str, event: list[int] = EVENT) -> posteriors.Posterior:
-    cls = POSTERIORS[name]
+    cls, _ = POSTERIORS[name]
     return cls(network(event, cls.code(L)))
+
+
+def legendre(a: float, b: float, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nodes and weights of Gauss and Legendre on (a, b)."""
+    nodes, weights = (torch.as_tensor(v) for v in np.polynomial.legendre.leggauss(n))
+    return (a + b) / 2 + (b - a) / 2 * nodes, (b - a) / 2 * weights
+
+
+def unit_interval(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nodes and weights on (0, 1) in the logit, and the two ends, which have a mass."""
+    y, weights = legendre(-12, 12, n)
+    z = y.sigmoid()
+    ends = torch.tensor([0.0, 1.0], dtype=F64)
+    return torch.cat([z, ends]), torch.cat([weights * z * (1 - z), torch.ones_like(ends)])
+
+
+def values(prior: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values z [n, L] of a prior and weights [n] with which Σ w f(z) is the sum or integral of f."""
+    if prior == "OneHotCategorical":
+        return torch.eye(L, dtype=F64), torch.ones(L, dtype=F64)
+    z, w = {
+        "StandardNormal": lambda: legendre(-12, 12, 100),
+        "Bernoulli": lambda: (torch.tensor([0.0, 1.0], dtype=F64), torch.ones(2, dtype=F64)),
+        "RelaxedBernoulli": lambda: unit_interval(100),
+    }[prior]()
+    return torch.cartesian_prod(*[z] * L), torch.cartesian_prod(*[w] * L).prod(-1)
 
 
 class Output(nn.Module):
@@ -62,9 +104,8 @@ class TestPriors:
         assert p.log_prob(z).shape == (5, 4)
 
     def test_integrates_to_one(self, name):
-        z = torch.linspace(-12, 12, 4001, dtype=F64)
-        density = PRIORS[name](1).double()().log_prob(z[:, None]).exp()
-        assert torch.trapezoid(density, z).item() == pytest.approx(1, abs=1e-8)
+        z, w = values(name)
+        assert (w @ PRIORS[name](L).double()().log_prob(z).exp()).item() == pytest.approx(1, abs=1e-8)
 
     def test_gradient_reaches_every_parameter(self, name):
         prior = PRIORS[name](3)
@@ -75,7 +116,7 @@ class TestPriors:
         prior = PRIORS[name](3)
         again = construct(describe(prior))
         again.load_state_dict(prior.state_dict())
-        z = torch.randn(4, 3)
+        z = prior().sample((4,))
         assert torch.equal(again().log_prob(z), prior().log_prob(z))
 
     def test_refuses_no_latents(self, name):
@@ -89,11 +130,15 @@ def test_standard_normal_is_one():
     torch.testing.assert_close(priors.StandardNormal(3).double()().log_prob(z), expected)
 
 
-def test_prior_constants_are_not_weights():
-    assert not priors.StandardNormal(3).state_dict()
+@pytest.mark.parametrize("name", ["StandardNormal", "Bernoulli", "RelaxedBernoulli", "OneHotCategorical"])
+def test_prior_constants_are_not_weights(name):
+    assert not PRIORS[name](3).state_dict()
 
 
 # Posteriors
+
+
+DISCRETE = ("Bernoulli", "OneHotCategorical")
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
@@ -102,37 +147,142 @@ class TestPosteriors:
     def test_shapes(self, name, leading):
         q = posterior(name).double()(torch.rand(*leading, *EVENT, dtype=F64))
         assert (q.batch_shape, q.event_shape) == (leading, (L,))
-        z = q.rsample()
-        assert z.dtype == F64
-        assert q.support.check(z).all()
-        assert q.log_prob(z).shape == leading
+        assert q.has_rsample == (name not in DISCRETE)
+        for z in (q(), q.sample()):  # as pyro.sample draws, and without a gradient
+            assert z.shape == (*leading, L)
+            assert z.dtype == F64
+            assert q.support.check(z).all()
+            assert q.log_prob(z).shape == leading
+        assert not z.requires_grad
 
     def test_leading_dimensions_are_rows(self, name):
         q, x = posterior(name).double(), torch.rand(3, 4, *EVENT, dtype=F64)
-        z = torch.randn(3, 4, L, dtype=F64)
+        z = q(x).sample()
         rows = torch.stack([q(row).log_prob(v) for row, v in zip(x, z, strict=True)])
         torch.testing.assert_close(q(x).log_prob(z), rows)
 
     def test_density_belongs_to_the_sampler(self, name):
-        """E_q[f / q] over draws of q is ∫ f, here with f = q's own density narrowed, which integrates to 1."""
+        """It integrates to one, and so it does times f to the mean of f over draws."""
         q = posterior(name).double()(torch.rand(1, *EVENT, dtype=F64))
-        z = q.sample((20000,))
-        f = torch.distributions.Normal(z.mean(0), 0.6 * z.std(0)).log_prob(z).sum(-1)
-        w = (f - q.log_prob(z)).exp()
-        assert abs(w.mean().item() - 1) < 6 * w.std().item() / math.sqrt(len(w))  # fails once in 1e8
+        z, w = values(POSTERIORS[name][1])
+        w = w * q.log_prob(z).exp()
+        assert w.sum().item() == pytest.approx(1, abs=1e-8)
+
+        def f(z):
+            return torch.cat([z, z.square(), z.prod(-1, keepdim=True), (3 * z.sum(-1, keepdim=True)).tanh()], -1)
+
+        exact = w @ f(z)
+        draws = f(q.sample((20000,))[:, 0])
+        varied = draws.std(0) > 0  # a product of one-hot components is always 0
+        torch.testing.assert_close(exact[~varied], draws[0, ~varied])
+        z_test(draws[:, varied], exact[varied].detach())
 
     def test_gradient_reaches_every_parameter(self, name):
         module = posterior(name)
-        x = torch.rand(4, *EVENT)
-        reached(module, module(x).log_prob(torch.randn(4, L)).sum())
-        reached(module, module(x).rsample().square().sum())
+        q = module(torch.rand(4, *EVENT))
+        reached(module, q.log_prob(q.sample()).sum())
+        if q.has_rsample:
+            reached(module, module(torch.rand(4, *EVENT)).rsample().square().sum())
+
+    def test_expand_keeps_everything(self, name):
+        """As a particle plate does it: draws, their gradient and their density are those of K draws."""
+        module, x = posterior(name).double(), torch.rand(4, *EVENT, dtype=F64)
+        if hasattr(module, "temperature"):
+            module.temperature = 0.37
+        found = []
+        for expanded in (False, True):
+            q, shape = module(x), (3,)
+            if expanded:
+                q, shape = q.expand((3, 4)), ()
+                assert q.batch_shape == (3, 4)
+            torch.manual_seed(1)
+            if q.has_rsample or not expanded:  # torch's multinomial draws in another order
+                z = q.rsample(shape) if q.has_rsample else q.sample(shape)
+            assert q().shape == (*q.batch_shape, L)
+            log_q = q.log_prob(z)
+            loss = log_q.sum() + z.pow(3).sum()
+            found.append((z, log_q, *torch.autograd.grad(loss, list(module.parameters()))))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b)
 
     def test_round_trip(self, name):
         module, x = posterior(name), torch.rand(4, *EVENT)
         again = construct(describe(module))
         again.load_state_dict(module.state_dict())
-        z = torch.randn(4, L)
+        z = module(x).sample()
         assert torch.equal(again(x).log_prob(z), module(x).log_prob(z))
+
+    def test_closed_form_rate_is_that_of_the_draws(self, name):
+        vae, x = small_vae(posterior=name).double(), small_data()
+        d = pv.densities(vae, x, 4000, aligned=True)
+        rate = kl_divergence(d.posterior["z"].distribution, d.prior["z"].distribution)
+        z_test(d.log_posterior - d.log_prior, rate[0].detach())
+
+    def test_named_in_build(self, name):
+        own = POSTERIORS[name][1]
+        vae = pv.models.VAE.build(Toy(), latent=3, hidden=[4], prior=own, posterior=name)
+        assert (type(vae.prior).__name__, type(vae.posterior).__name__) == (own, name)
+        x = vae.likelihood(vae.prior().sample((5,))).sample()
+        assert torch.isfinite(pv.densities(vae, x, 2).log_weight).all()
+        assert describe(construct(describe(vae))) == describe(vae)
+
+    def test_traces(self, name):
+        """No value is read back, the noise is drawn anew, and the gradient is in the graph."""
+        vae, x = small_vae(posterior=name), small_data(dtype=torch.float32)
+        parameters = {n: p.detach() for n, p in vae.named_parameters()}
+
+        class Step(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.vae = vae
+
+            def forward(self, x):
+                d = pv.densities(self.vae, x, 3, aligned=True)
+                rate = kl_divergence(d.posterior["z"].distribution, d.prior["z"].distribution)
+                return d.log_weight.mean() + rate.mean()
+
+        step = Step()
+
+        def f(parameters):
+            leaves = {f"vae.{n}": p.detach().requires_grad_() for n, p in parameters.items()}
+            loss = torch.func.functional_call(step, leaves, (x,))
+            return loss.detach(), *torch.autograd.grad(loss, list(leaves.values()))
+
+        f(parameters)  # the layout is found once
+        with pyro.validation_enabled(False):
+            graph = make_fx(f, tracing_mode="fake", _allow_non_fake_inputs=True)(parameters)
+        assert "_local_scalar_dense" not in graph.code
+        assert "nonzero" not in graph.code
+        found = []
+        for function in (f, graph, graph):
+            torch.manual_seed(5 + len(found) // 2)
+            found.append(function(parameters))
+        for a, b in zip(*found[:2], strict=True):
+            torch.testing.assert_close(a, b)
+        assert found[1][0] != found[2][0]
+
+    def test_stays_on_the_device(self, name):
+        with fake_cuda():
+            with torch.device("cuda"):
+                vae, x = small_vae(posterior=name), torch.zeros(5, *EVENT)
+            d = pv.densities(vae, x, 3, aligned=True)
+            q, p = d.posterior["z"].distribution, d.prior["z"].distribution
+            for t in (d.log_weight, kl_divergence(q, p), d.posterior["z"].value, q.sample(), p.sample()):
+                assert t.device.type == "cuda"
+
+
+@pytest.mark.parametrize("name", [n for n in POSTERIORS if n != "DiagonalNormal"])
+def test_extreme_logits_in_float32(name):
+    y = torch.tensor([[-50.0, 50.0], [200.0, -200.0], [50.0, 50.0], [0.0, 20.0]], requires_grad=True)
+    cls, own = POSTERIORS[name]
+    q, p = cls(nn.Identity())(y), PRIORS[own](L)().expand([4])
+    some = values(own)[0].float()  # the ends included
+    for z in (q(), q.sample(), some[:, None]):
+        for log_density in (q.log_prob(z), p.log_prob(z), kl_divergence(q, p)):
+            assert torch.isfinite(log_density).all()
+            if log_density.requires_grad:
+                (gradient,) = torch.autograd.grad(log_density.sum(), y, retain_graph=True)
+                assert torch.isfinite(gradient).all()
 
 
 def test_diagonal_normal_reads_location_and_log_scale():
@@ -140,6 +290,187 @@ def test_diagonal_normal_reads_location_and_log_scale():
     q = posteriors.DiagonalNormal(Output(y))(torch.zeros(1, 3))
     torch.testing.assert_close(q.base_dist.loc[0], y[:2])
     torch.testing.assert_close(q.base_dist.scale[0], y[2:].exp())
+
+
+# Straight-through and relaxed posteriors
+
+STRAIGHT = {  # name: of the discrete values, torch's relaxation of them
+    "StraightThroughBernoulli": ("Bernoulli", dist.RelaxedBernoulli),
+    "StraightThroughOneHotCategorical": ("OneHotCategorical", dist.RelaxedOneHotCategorical),
+}
+
+
+@pytest.mark.parametrize("name", STRAIGHT)
+class TestStraightThrough:
+    @pytest.mark.parametrize("temperature", [0.1, 0.7, 3.0])
+    def test_hard_value_and_the_gradient_of_the_relaxed_one(self, name, temperature):
+        y, w = torch.randn(50, 4, dtype=F64, requires_grad=True), torch.randn(50, 4, dtype=F64)
+        torch.manual_seed(2)
+        z = POSTERIORS[name][0](nn.Identity(), temperature)(y).rsample()
+        torch.manual_seed(2)
+        soft = STRAIGHT[name][1](torch.tensor(temperature, dtype=F64), logits=y).rsample()
+        assert not torch.equal(soft, soft.round())
+        if name == "StraightThroughBernoulli":
+            assert torch.equal(z, soft.round())
+        else:
+            assert torch.equal(z.argmax(-1), soft.argmax(-1))
+        torch.testing.assert_close(*(torch.autograd.grad((w * v).sum(), y)[0] for v in (z, soft)))
+
+    @pytest.mark.parametrize("temperature", [1e-3, 0.3, 1.0, 10.0])
+    def test_values_are_exact_in_float32(self, name, temperature):
+        """Not off by a rounding, which Pyro's validation would refuse."""
+        y = torch.randn(100_000, 2).mul(5).requires_grad_()
+        q = POSTERIORS[name][0](nn.Identity(), temperature)(y)
+        z = q.rsample()
+        assert z.requires_grad
+        assert ((z == 0) | (z == 1)).all()
+        assert q.support.check(z).all()
+
+    def test_density_is_the_discrete_one_and_linear_in_the_value(self, name):
+        y = torch.randn(4, 3, dtype=F64)
+        q = POSTERIORS[name][0](nn.Identity(), 0.5)(y)
+        discrete = POSTERIORS[STRAIGHT[name][0]][0](nn.Identity())(y)
+        z = discrete.sample().requires_grad_()
+        torch.testing.assert_close(q.log_prob(z), discrete.log_prob(z))
+        (slope,) = torch.autograd.grad(q.log_prob(z).sum(), z)
+        torch.testing.assert_close(slope, y if name == "StraightThroughBernoulli" else y.log_softmax(-1))
+
+    def test_bound_is_the_discrete_one(self, name):
+        """The mean of its ELBO over draws is the sum over all values, weighed by q."""
+        vae, x = small_vae(posterior=name).double(), small_data(n=3)
+        z, _ = values(POSTERIORS[name][1])
+        log_q = vae.posterior(x).log_prob(z[:, None])  # [n, B]
+        elbo = log_q.exp() * (vae.prior().log_prob(z)[:, None] + vae.likelihood(z[:, None]).log_prob(x) - log_q)
+        z_test(pv.densities(vae, x, 5000).log_weight.detach(), elbo.sum(0).detach())
+
+    def test_trains_from_either_form_of_the_rate(self, name):
+        for kl in ("analytic", "sampled"):
+            vae = small_vae(posterior=name).double()
+            reached(vae, pv.objectives.ELBO(2, kl=kl)(vae, small_data()).surrogate.mean())
+
+
+@pytest.mark.parametrize("name", [n for n in POSTERIORS if hasattr(relaxed, n)])
+def test_noise_at_its_border(name, monkeypatch):
+    """torch.rand may return 0, though seldom."""
+    monkeypatch.setattr(torch, "rand", lambda *size, **options: torch.zeros(*size, **options))
+    y = torch.zeros(3, L, requires_grad=True)
+    z = POSTERIORS[name][0](nn.Identity())(y).rsample()
+    assert torch.isfinite(z).all()
+    assert torch.isfinite(torch.autograd.grad(z.pow(3).sum(), y)[0]).all()
+
+
+def concrete(logit: float, temperature: float, dtype: torch.dtype = F64) -> relaxed.RelaxedBernoulli:
+    return relaxed.RelaxedBernoulli(torch.tensor([logit], dtype=dtype), temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 2 / 3, 2.0])
+@pytest.mark.parametrize("logit", [-9.0, -1.0, 0.0, 0.29, 3.0, 40.0])
+class TestRelaxedBernoulli:
+    def test_integrates_to_one(self, logit, temperature):
+        z, w = unit_interval(200)
+        assert (w @ concrete(logit, temperature).log_prob(z).exp()).item() == pytest.approx(1, abs=1e-9)
+
+    def test_density_is_torchs_within_the_ends(self, logit, temperature):
+        z = torch.linspace(-11.9, 11.9, 200, dtype=F64).sigmoid()
+        t, y = torch.tensor(temperature, dtype=F64), torch.tensor([logit], dtype=F64)
+        torch.testing.assert_close(
+            concrete(logit, temperature).log_prob(z), dist.RelaxedBernoulli(t, logits=y).log_prob(z)
+        )
+
+    def test_closed_form_rate(self, logit, temperature):
+        """Against the integral, with its gradient: [0.29, 0] and [0.29, -1] are on both sides of the series' border."""
+        z, w = unit_interval(200)
+        for other in (0.0, 0.3, -1.0):
+            y = torch.tensor([logit], dtype=F64, requires_grad=True)
+            q, p = relaxed.RelaxedBernoulli(y, temperature), concrete(other, temperature)
+            log_q = q.log_prob(z)
+            rates = kl_divergence(q, p)[0], w @ (log_q.exp() * (log_q - p.log_prob(z)))
+            torch.testing.assert_close(*rates, rtol=1e-8, atol=1e-9)
+            gradients = [torch.autograd.grad(r, y, retain_graph=True)[0] for r in rates]
+            torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-8)
+            low = kl_divergence(
+                concrete(logit, temperature, torch.float32), concrete(other, temperature, torch.float32)
+            )
+            torch.testing.assert_close(low.double(), rates[0][None].detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 2 / 3, 2.0])
+@pytest.mark.parametrize("logit", [-3.0, 0.0, 1.0])
+class TestRelaxedDraws:
+    def test_weights_average_to_the_evidence(self, logit, temperature):
+        """E_q[p(z) f(z) / q(z)] = E_p[f(z)] in float32, where most draws may be at the ends; f is a likelihood."""
+        z, w = unit_interval(200)
+        exact = w @ (concrete(0.0, temperature).log_prob(z).exp() * torch.exp(-2 * z))
+        q, p = concrete(logit, temperature, torch.float32), concrete(0.0, temperature, torch.float32)
+        z = q.sample((40000,))
+        z_test((p.log_prob(z) - q.log_prob(z) - 2 * z).exp().double(), exact[None])
+
+    def test_draws_in_the_halves_and_at_the_ends(self, logit, temperature):
+        """P(z > ½) = σ(l) at every temperature, and the ends are as frequent as their masses say."""
+        q = concrete(logit, temperature, torch.float32)
+        ends = torch.tensor([q.LOW, q.HIGH])
+        mass = torch.cat([q.logits.sigmoid(), q.log_prob(ends).exp()])
+        z = q.sample((40000,))
+        often = mass > 1e-2
+        z_test(torch.cat([z > 0.5, z == ends], -1).double()[:, often], mass[often].double())
+
+    def test_pathwise_gradient(self, logit, temperature):
+        """d/dl E f(z) over draws is that of the integral, for a continuous f."""
+        z, w = unit_interval(200)
+        y = torch.tensor([logit], dtype=F64, requires_grad=True)
+        exact = w @ (relaxed.RelaxedBernoulli(y, temperature).log_prob(z).exp() * torch.sin(3 * z))
+        (exact,) = torch.autograd.grad(exact, y)
+        y = torch.full((20000,), logit, dtype=F64, requires_grad=True)
+        z = relaxed.RelaxedBernoulli(y, temperature).rsample()
+        z_test(torch.autograd.grad(torch.sin(3 * z).sum(), y)[0][:, None], exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_relaxed_bernoulli_towards_temperature_zero(dtype):
+    """Draws are hard, with the masses and the rate of the Bernoulli."""
+    y = torch.tensor([-30.0, -2.0, 0.0, 0.1, 4.0], dtype=dtype)
+    q, p = relaxed.RelaxedBernoulli(y, 1e-8), relaxed.RelaxedBernoulli(torch.zeros_like(y), 1e-8)
+    hard = dist.Bernoulli(logits=y)
+    z = q.sample((5000,))
+    ends = z.new_tensor([relaxed.RelaxedBernoulli.LOW, relaxed.RelaxedBernoulli.HIGH])
+    assert ((z == ends[0]) | (z == ends[1])).all()
+    torch.testing.assert_close(q.log_prob(z), hard.log_prob(z.round()), rtol=1e-5, atol=1e-5)
+    rate = kl_divergence(hard, dist.Bernoulli(logits=torch.zeros_like(y)))
+    torch.testing.assert_close(kl_divergence(q, p), rate, rtol=1e-5, atol=1e-5)
+    z_test(z[:, 1:].round().double(), hard.probs[1:].double())
+
+
+def test_relaxed_bernoulli_of_two_temperatures_has_no_closed_form():
+    vae, x = small_vae(posterior="RelaxedBernoulli").double(), small_data()
+    vae.prior = priors.RelaxedBernoulli(2, temperature=0.4).double()
+    with pytest.raises(NotImplementedError):
+        kl_divergence(vae.posterior(x), vae.prior())
+    reached(vae, pv.objectives.ELBO(2, kl="analytic")(vae, x).surrogate.mean())
+
+
+def test_temperature_from_options():
+    spec = {"class_path": "RelaxedBernoulli", "init_args": {"temperature": 0.3}}
+    vae = pv.models.VAE.build(Toy(), latent=3, hidden=[4], prior=spec, posterior=spec)
+    for v in (vae, construct(describe(vae))):
+        assert v.prior().base_dist.temperature == v.posterior(torch.zeros(2, *EVENT)).base_dist.temperature == 0.3
+
+
+TEMPERED = {
+    "RelaxedBernoulli prior": lambda t: priors.RelaxedBernoulli(2, temperature=t),
+    "RelaxedBernoulli": lambda t: posteriors.RelaxedBernoulli(nn.Identity(), temperature=t),
+    "StraightThroughBernoulli": lambda t: posteriors.StraightThroughBernoulli(nn.Identity(), temperature=t),
+    "StraightThroughOneHotCategorical": lambda t: posteriors.StraightThroughOneHotCategorical(nn.Identity(), t),
+}
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, math.nan, math.inf, "0.5", None, True, [0.5]], ids=repr)
+@pytest.mark.parametrize("name", TEMPERED)
+def test_refuses_a_temperature(name, temperature):
+    expected = (
+        f"{name.split()[0]} expects temperature as a finite number above 0, got {temperature!r}; take one between"
+    )
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        TEMPERED[name](temperature)
 
 
 # Likelihoods

@@ -21,7 +21,6 @@ from ..program import (
     family,
     guide_sites,
     latents,
-    particles_first,
 )
 from .base import Estimate, Objective
 from .elbo import rate
@@ -91,8 +90,8 @@ class BetaTCVAE(Penalised):
 
         α [log q(z | x) − log q(z)] + β [log q(z) − Σ_j log q(z_j)] + γ [Σ_j log q(z_j) − log p(z)]
 
-    q(z) is the mean of q(z | x) over the batch, which for few data is too close to q(z | x): the mutual information is at
-    most log B. Pathwise, biased by that; α = β = γ = 1 is the ELBO, unbiased.
+    q(z) is the mean of q(z | x) over the batch, which for few data is too close to q(z | x): the mutual information is
+    at most log B. Pathwise, biased by that; α = β = γ = 1 is the ELBO, unbiased.
 
     Args:
         beta: β.
@@ -123,7 +122,7 @@ def aggregate(vae: GenerativeProgram, x: Tensor, d: Densities) -> tuple[Tensor, 
     k, b = d.shape
     pairs = {}
     for name, site in d.posterior.items():
-        value, data = particles_first(site.value, site, d.shape)
+        value, data = site.particles_first(d.shape)
         value = value.movedim(data, 1).flatten(0, 1).unsqueeze(data)  # [K·B, ..., 1, ...]
         pairs[name] = value.expand(*value.shape[:data], b, *value.shape[data + 1 :])
     sites = guide_sites(vae, x, pairs).values()
@@ -145,7 +144,7 @@ def _by_dimension(site: Site) -> Tensor:
             f"the total correlation needs log q(z_j | x) of each dimension, and site {site.name!r} is "
             f"{family(site.distribution)}, which does not factorise; use DiagonalNormal, or InfoVAE"
         )
-    return site.arrange(base.log_prob(site.value)).flatten(2)
+    return _flat(site, base.log_prob(site.value))
 
 
 class InfoVAE(Penalised):
@@ -181,14 +180,21 @@ class InfoVAE(Penalised):
 
 def codes(d: Densities) -> Tensor:
     """The guide's draws of all sites side by side: [K, B, L]."""
-    return torch.cat([s.arrange(s.value).flatten(2) for s in d.posterior.values()], -1)
+    return torch.cat([_flat(s, s.value) for s in d.posterior.values()], -1)
+
+
+def _flat(site: Site, t: Tensor) -> Tensor:
+    """[*batch, *event] -> [K, B, L]."""
+    rows = site.arrange(t)
+    return rows.reshape(*rows.shape[:2], -1)
 
 
 def _prior_draws(vae: GenerativeProgram, x: Tensor, d: Densities) -> Tensor:
     """z ~ p(z), as many as the batch has data: [B, L]. One site has its distribution at hand; more run the model."""
     if len(d.prior) == 1:
         (site,) = d.prior.values()
-        return site.arrange(site.distribution.rsample())[0].flatten(1)
+        draw = site.distribution.rsample() if site.reparametrised else site.distribution.sample()
+        return _flat(site, draw)[0]
     trace = poutine.trace(vae.model).get_trace(x)
     return torch.cat([trace.nodes[n]["value"].reshape(len(x), -1) for n in latents(trace)], -1)
 
@@ -237,11 +243,11 @@ class DIPVAE(Penalised):
         if len(x) < 2:
             raise ValueError("DIPVAE takes the covariance over a batch and needs at least two data, got 1")
         sites = d.posterior.values()
-        means = torch.cat([s.arrange(s.distribution.mean.expand(s.value.shape)).flatten(2) for s in sites], -1)[0]
+        means = torch.cat([_flat(s, s.distribution.mean.expand(s.value.shape)) for s in sites], -1)[0]
         centred = means - means.mean(0)
         c = centred.T @ centred / len(x)  # [L, L]
         if self.kind == 2:
-            variances = [s.arrange(s.distribution.variance.expand(s.value.shape)).flatten(2) for s in sites]
+            variances = [_flat(s, s.distribution.variance.expand(s.value.shape)) for s in sites]
             c = c + torch.cat(variances, -1)[0].mean(0).diag()
         diagonal = c.diagonal()
         off = c.square().sum() - diagonal.square().sum()

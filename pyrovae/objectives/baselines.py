@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -63,12 +64,25 @@ class NetworkBaseline(Baseline):
 
     def __init__(self, hidden: int = 100) -> None:
         super().__init__()
-        self.network = nn.Sequential(nn.Flatten(), nn.LazyLinear(hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        self.hidden = hidden
+        self.network: nn.Module | None = None  # of the size, dtype and device of the first batch
+
+    def _build(self, inputs: int, like: Tensor) -> nn.Module:
+        there = {"dtype": like.dtype, "device": like.device}
+        return nn.Sequential(nn.Linear(inputs, self.hidden, **there), nn.Tanh(), nn.Linear(self.hidden, 1, **there))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        first = state_dict.get(f"{prefix}network.0.weight")
+        if self.network is None and first is not None:
+            self.network = self._build(first.shape[1], first)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
         """log w − b(x), and −(log w − b(x))²."""
-        dtype = self.network[-1].weight.dtype
-        b = self.network(x.to(dtype).reshape(len(x), -1)).squeeze(-1).to(log_weight.dtype)  # [B]
+        rows = x.reshape(len(x), -1).to(log_weight.dtype)
+        if self.network is None:
+            self.network = self._build(rows.shape[1], log_weight)
+        b = self.network(rows).squeeze(-1)  # [B]
         return log_weight - b.detach(), -(log_weight - b).square().mean(0)
 
 

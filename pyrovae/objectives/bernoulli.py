@@ -6,7 +6,6 @@ from typing import Any
 
 import pyro
 import torch
-import torch.nn.functional as F
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -124,7 +123,8 @@ class REBAR(Objective):
         temperature: λ.
         scale: η; 0 is the score function alone.
 
-    Reference: Tucker et al., "REBAR: low-variance, unbiased gradient estimates for discrete latent variable models", 2017.
+    Reference: Tucker et al., "REBAR: low-variance, unbiased gradient estimates for discrete latent variable models",
+    2017.
     """
 
     def __init__(self, particles: int = 1, temperature: float = 0.5, scale: float = 1.0) -> None:

@@ -54,8 +54,8 @@ def _form(d: Densities, name: str, kl: KL) -> KL:
 class ELBO(Objective):
     """ELBO = E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)), estimated with K draws; −(distortion + rate).
 
-    A latent outside the data plate is counted once for the whole data set: its log p − log q is spread evenly over the N
-    data of the plate. Sites of the guide marked with infer={"enumerate": "parallel"} are summed over exactly.
+    A latent outside the data plate is counted once for the whole data set: its log p − log q is spread evenly over the
+    N data of the plate. Sites of the guide marked with infer={"enumerate": "parallel"} are summed over exactly.
 
     Args:
         particles: K, draws per datum; their mean is taken.
@@ -69,8 +69,8 @@ class ELBO(Objective):
             trained beside the model by (log w − b)²; "leave_one_out", the mean of the datum's other particles.
 
     References: Kingma and Welling, "Auto-encoding variational Bayes", 2014; Roeder, Wu and Duvenaud, "Sticking the
-    landing", 2017; Mnih and Gregor, "Neural variational inference and learning in belief networks", 2014; Kool, van Hoof
-    and Welling, "Buy 4 REINFORCE samples, get a baseline for free!", 2019.
+    landing", 2017; Mnih and Gregor, "Neural variational inference and learning in belief networks", 2014; Kool, van
+    Hoof and Welling, "Buy 4 REINFORCE samples, get a baseline for free!", 2019.
 
     >>> import pyrovae as pv
     >>> data = pv.data.load("digits")

@@ -56,8 +56,8 @@ class IWAE(Weighted):
                 )
             if gradient in self.fixed:
                 raise ValueError(
-                    f"IWAE draws backward_particles by their share of the pathwise gradient, which {gradient!r} is not; "
-                    "use 'pathwise', 'stl' or 'dreg', or leave backward_particles out"
+                    f"IWAE draws backward_particles by their share of the pathwise gradient, which {gradient!r} is "
+                    "not; use 'pathwise', 'stl' or 'dreg', or leave backward_particles out"
                 )
         self.backward_particles = backward_particles
 
@@ -211,9 +211,8 @@ class CIWAE(Weighted):
 class Renyi(Weighted):
     """The variational Rényi bound 1/(1 − α) log E_q[w^(1−α)], from K draws: 1/(1 − α) log 1/K Σ_k w_k^(1−α).
 
-    A lower bound for α > 0, log p(x) for α = 0, an upper bound for α < 0, all as K → ∞. The estimate of K draws is biased
-    downwards for α < 1 (for α = 0 it is IWAE, for K = 1 the ELBO), and upwards for α > 1, where it is no bound for
-    small K.
+    A lower bound for α > 0, log p(x) for α = 0, an upper bound for α < 0, all as K → ∞. The estimate of K draws
+    is biased downwards for α < 1 (for α = 0 it is IWAE, for K = 1 the ELBO), and upwards for α > 1.
 
     Gradient: pathwise, unbiased for the expectation of that K-draw estimate; both model and guide ascend it, as in the
     paper, also for α < 0.

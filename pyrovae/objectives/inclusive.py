@@ -12,7 +12,7 @@ from torch import Tensor
 from ..config import nearest
 from ..program import GenerativeProgram, Unobserved, guide_sites, sample_sites
 from .base import Estimate
-from .weights import Weighted, Weights, power_mean, shares, surrogate
+from .weights import Weighted, Weights, power_mean, shares
 
 
 class WakeSleep(Weighted):
@@ -29,7 +29,8 @@ class WakeSleep(Weighted):
         particles: K; more than one for wake-φ.
         guide: "wake", "sleep", or "both" for the mean of the two.
 
-    Reference: Bornschein and Bengio, "Reweighted wake-sleep", 2015; Le et al., "Revisiting reweighted wake-sleep", 2019.
+    References: Bornschein and Bengio, "Reweighted wake-sleep", 2015; Le et al., "Revisiting reweighted wake-sleep",
+    2019.
     """
 
     gradients = ("score",)
@@ -69,8 +70,8 @@ def dream(vae: GenerativeProgram, x: Tensor) -> Tensor:
     if len(observed) != 1 or observed[0]["value"].shape != x.shape:
         got = ", ".join(f"{s['name']!r} of shape {list(s['value'].shape)}" for s in observed)
         raise ValueError(
-            f"WakeSleep dreams data for the guide and expects one observed site of the shape of x, {list(x.shape)}, got "
-            f"{got}; use guide='wake'"
+            f"WakeSleep dreams data for the guide and expects one observed site of the shape of x, {list(x.shape)}, "
+            f"got {got}; use guide='wake'"
         )
     values = {n: s["value"][None] for n, s in sites.items() if s is not observed[0]}
     guide = guide_sites(vae, observed[0]["value"], values)

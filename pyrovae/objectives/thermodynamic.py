@@ -17,12 +17,12 @@ class TVO(Weighted):
 
         Σ_j (β_{j+1} − β_j) E_{π_{β_j}}[log w],    0 = β_0 < β_1 < … < β_P = 1
 
-    Each expectation is taken with K draws of q, self-normalised with weights w^β: consistent, with a bias of order 1/K for
-    β > 0. P = 1 is the ELBO.
+    Each expectation is taken with K draws of q, self-normalised with weights w^β: consistent, with a bias of order 1/K
+    for β > 0. P = 1 is the ELBO.
 
     Gradient: ∂E_π[f] = E_π[∂f] + Cov_π(∂ log π̃, f), no derivative of a draw, so for discrete latents too; the
-    covariance of K draws is multiplied by K/(K − 1). For P = 1 it is the ELBO's score function with the mean of the other
-    particles as baseline, and unbiased; else biased by the self-normalisation.
+    covariance of K draws is multiplied by K/(K − 1). For P = 1 it is the ELBO's score function with the mean of the
+    other particles as baseline, and unbiased; else biased by the self-normalisation.
 
     Args:
         particles: K, at least 2.

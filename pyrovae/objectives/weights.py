@@ -68,6 +68,7 @@ def surrogate(who: str, d: Densities, w: Weights) -> Tensor:
     if w.path is not None and w.score is not None:
         terms = terms + (w.path + w.score) * d.log_score
     if d.enumerated:
+        assert w.enumerated is not None
         terms = terms + w.enumerated * d.log_enumerated
     return terms.sum(0)
 
@@ -96,7 +97,8 @@ class Weighted(Objective):
 
         Args:
             log_weight: log w, [K, B].
-            log_mass: log of each particle's share in a mean over particles, [K, B]: −log K, unless sites are enumerated.
+            log_mass: log of each particle's share in a mean over particles, [K, B]: −log K, unless sites are
+                enumerated.
         """
 
     def draw(self, vae: GenerativeProgram, x: Tensor, particles: int) -> Densities:
@@ -144,10 +146,8 @@ def shares(log_weight: Tensor, log_mass: Tensor, t: float) -> Tensor:
 def of_power_mean(log_weight: Tensor, log_mass: Tensor, t: float, gradient: str) -> Weights:
     """The weights of a power mean's gradient; ∂v_k/∂log w_k = t v_k (1 − v_k)."""
     v = shares(log_weight, log_mass, t)
-    if t == 0:
-        enumerated = v * (log_weight - 1)  # ∂/∂log m, and −v for the log q inside log w
-    else:
-        enumerated = v / t - v if t != float("inf") else -v
+    by_mass = v * log_weight if t == 0 else v / t  # ∂power_mean / ∂log m
+    enumerated = by_mass - v  # and −v for the log q inside log w
     if gradient == "pathwise":
         return Weights(v, v, None, enumerated)
     if gradient == "score":

@@ -4,7 +4,7 @@ from .checks import check_particles, plain_errors
 from .functions import Program
 from .handlers import AtMean, Detached, ObservedAtMean, Unobserved, Values
 from .modes import evaluating, home, seeded
-from .run import GenerativeProgram, densities, guide_sites, particles_first
+from .run import GenerativeProgram, densities, guide_sites
 from .sites import Densities, Site, family, latents, sample_sites
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "guide_sites",
     "home",
     "latents",
-    "particles_first",
     "plain_errors",
     "sample_sites",
     "seeded",

@@ -10,7 +10,7 @@ comparing two particles with each of them alone, once, and is then run on a batc
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -219,24 +219,15 @@ def _hand_over(value: Tensor, site: Site, shape: tuple[int, int], summed: int, l
     """A value of the guide as the model takes it: each particle as often as the model sums, folded if need be."""
     if summed == 1 and (layout.fold_guide or not layout.fold_model or shape[0] == 1):
         return value
-    value, data = particles_first(value, site, shape)
+    value, data = site.particles_first(shape, value)
     value = value.repeat_interleave(summed, 0) if summed > 1 else value
     if not layout.fold_model:
         return value
     return value.movedim(0, data - 1).flatten(data - 1, data)  # [K, ..., B, ...] -> [..., K·B, ...]
 
 
-def particles_first(value: Tensor, site: Site, shape: tuple[int, int]) -> tuple[Tensor, int]:
-    """A local site's value as [K, ..., B, ...], and the dimension that B has there."""
-    assert site.data_dim is not None
-    data = value.dim() + site.data_dim - site.distribution.event_dim
-    if site.particle_dim is not None:
-        return value, data
-    return value.unflatten(data, shape).movedim(data, 0), data + 1  # one particle, or K·B rows
-
-
 def guide_sites(vae: GenerativeProgram, x: Tensor, values: dict[str, Tensor]) -> dict[str, Site]:
-    """The sites of a guide q(z | x) at values [K, ..., B, ...], as `particles_first` has them."""
+    """The sites of a guide q(z | x) at values [K, ..., B, ...], as `Site.particles_first` has them."""
     particles = len(next(iter(values.values())))
     layout = _layout(vae, x) if particles > 1 else Layout()
     if layout.fold_guide and particles > 1:
@@ -270,8 +261,7 @@ def _look(vae: Any, x: Tensor) -> Layout:
     x = x.detach()
     unborn = isinstance(vae, nn.Module) and next(vae.parameters(), None) is None  # as those of a Program: own numbers
     with evaluating(vae), seeded(None if unborn else 0, x.device):
-        one = _first(vae, x)
-        _densities(vae, x, 1, Layout(), one)  # a mistake is told in the shapes that the caller knows
+        one = _first(vae, x)  # a mistake is told in the shapes that the caller knows
     with evaluating(vae), seeded(0, x.device):
         rows = torch.arange(3, device=x.device) % len(x)
         with pyro.validation_enabled(False):

@@ -43,6 +43,15 @@ class Site:
         """Whether a gradient passes through its draws."""
         return self.distribution.has_rsample
 
+    def particles_first(self, shape: tuple[int, int], value: Tensor | None = None) -> tuple[Tensor, int]:
+        """The value of a local site as [K, ..., B, ...], and the dimension that B has there."""
+        assert self.data_dim is not None
+        value = self.value if value is None else value
+        data = value.dim() + self.data_dim - self.distribution.event_dim
+        if self.particle_dim is not None:
+            return value, data
+        return value.unflatten(data, shape).movedim(data, 0), data + 1  # one particle, or K·B rows
+
     def spread(self, t: Tensor) -> Tensor:
         """[K, B] -> the same numbers in a shape that broadcasts against the value of a local site."""
         assert self.data_dim is not None
@@ -141,17 +150,14 @@ class Densities:
         """The guide's values at these particles [m, B] of each datum, with their paths, to be `given` to a run of m."""
         chosen = {}
         for name, site in self.posterior.items():
-            value, data = site.value, None
-            if site.particle_dim is None:  # K·B rows, or one particle
-                data = value.dim() + site.data_dim - site.distribution.event_dim
-                value = value.unflatten(data, self.shape).movedim(data, 0)
+            value, data = site.particles_first(self.shape)
             index = [1] * value.dim()
-            index[0], index[value.dim() + site.data_dim - site.distribution.event_dim] = particles.shape
-            value = value.take_along_dim(particles.reshape(index), 0)
-            if data is not None and self.shape[0] > 1:
-                value = value.movedim(0, data).flatten(data, data + 1)
-            elif len(particles) == 1:
+            index[0], index[data] = particles.shape
+            value = value.take_along_dim(particles.reshape(index), 0)  # [m, ..., B, ...]
+            if len(particles) == 1:
                 value = value[0]
+            elif site.particle_dim is None:  # a folded guide stays one
+                value = value.movedim(0, data - 1).flatten(data - 1, data)
             chosen[name] = value
         return chosen
 
