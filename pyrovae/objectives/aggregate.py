@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -20,7 +21,6 @@ from ..program import (
     densities,
     family,
     guide_sites,
-    latents,
 )
 from .base import Estimate, Objective
 from .elbo import rate
@@ -40,17 +40,28 @@ class Penalised(Objective):
 
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
         """The ELBO per datum, −(distortion + penalty) as its surrogate."""
-        d = densities(vae, x, self.particles)
+        d = densities(vae, x, self.particles, exact=True)
         d.local_only(type(self).__name__)
         d.reparametrised(type(self).__name__)
         surrogate = d.log_likelihood - self.penalty(vae, x, d)
-        return Estimate(d.log_weight.mean(0).detach(), surrogate.mean(0))
+        return Estimate(d.mean(d.log_weight).detach(), d.mean(surrogate))
 
 
 def _check_weights(who: str, **weights: float) -> None:
     for name, value in weights.items():
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{who} expects {name} of at least 0, got {value}")
+
+
+def _batch_of_draws(who: str, d: Densities) -> None:
+    """Refuse a batch of one, and values that are not drawn. Raises ValueError."""
+    if d.shape[1] < 2:
+        raise ValueError(f"{who} compares the codes of a batch and needs at least two data, got 1")
+    if d.enumerated:
+        raise ValueError(
+            f"{who} compares the draws of a batch, and {', '.join(map(repr, sorted(d.enumerated)))} is marked for "
+            "enumeration in the guide; take the mark off and use a relaxed posterior, or use BetaTCVAE"
+        )
 
 
 class Capacity(Penalised):
@@ -82,7 +93,7 @@ class Capacity(Penalised):
     def penalty(self, vae: GenerativeProgram, x: Tensor, d: Densities) -> Tensor:
         """γ |R − C|, one number."""
         risen = (self.epoch / self.warmup).clamp(max=1.0) if self.warmup else 1.0
-        return self.gamma * (rate(d, "analytic").mean() - self.capacity * risen).abs()
+        return self.gamma * (d.mean(rate(d, "analytic")).mean() - self.capacity * risen).abs()
 
 
 class BetaTCVAE(Penalised):
@@ -125,8 +136,8 @@ def aggregate(vae: GenerativeProgram, x: Tensor, d: Densities) -> tuple[Tensor, 
         value, data = site.particles_first(d.shape)
         value = value.movedim(data, 1).flatten(0, 1).unsqueeze(data)  # [K·B, ..., 1, ...]
         pairs[name] = value.expand(*value.shape[:data], b, *value.shape[data + 1 :])
-    sites = guide_sites(vae, x, pairs).values()
-    whole = sum(s.log_prob for s in sites)  # [K·B, B]: log q(z_i | x_j)
+    sites = list(guide_sites(vae, x, pairs).values())
+    whole = torch.stack([s.log_prob for s in sites]).sum(0)  # [K·B, B]: log q(z_i | x_j)
     parts = torch.cat([_by_dimension(s) for s in sites], -1)  # [K·B, B, L]
     return (
         (whole.logsumexp(1) - math.log(b)).unflatten(0, (k, b)),
@@ -171,8 +182,7 @@ class InfoVAE(Penalised):
 
     def penalty(self, vae: GenerativeProgram, x: Tensor, d: Densities) -> Tensor:
         """The rate, and MMD² between all draws."""
-        if len(x) < 2:
-            raise ValueError("InfoVAE compares the draws of a batch and needs at least two data, got 1")
+        _batch_of_draws("InfoVAE", d)
         prior = _prior_draws(vae, x, d)
         kl = (1 - self.alpha) * rate(d, "sampled") if self.alpha != 1 else torch.zeros_like(d.log_likelihood)
         return kl + self.scale * mmd(codes(d)[0], prior)
@@ -195,8 +205,8 @@ def _prior_draws(vae: GenerativeProgram, x: Tensor, d: Densities) -> Tensor:
         (site,) = d.prior.values()
         draw = site.distribution.rsample() if site.reparametrised else site.distribution.sample()
         return _flat(site, draw)[0]
-    trace = poutine.trace(vae.model).get_trace(x)
-    return torch.cat([trace.nodes[n]["value"].reshape(len(x), -1) for n in latents(trace)], -1)
+    drawn: Any = poutine.trace(vae.model).get_trace(x).nodes
+    return torch.cat([drawn[n]["value"].reshape(len(x), -1) for n in d.posterior], -1)
 
 
 def mmd(a: Tensor, b: Tensor) -> Tensor:
@@ -240,8 +250,7 @@ class DIPVAE(Penalised):
 
     def penalty(self, vae: GenerativeProgram, x: Tensor, d: Densities) -> Tensor:
         """The rate, and the distance of C from the identity."""
-        if len(x) < 2:
-            raise ValueError("DIPVAE takes the covariance over a batch and needs at least two data, got 1")
+        _batch_of_draws("DIPVAE", d)
         sites = d.posterior.values()
         means = torch.cat([_flat(s, s.distribution.mean.expand(s.value.shape)) for s in sites], -1)[0]
         centred = means - means.mean(0)

@@ -13,29 +13,30 @@ from ..config import nearest
 
 
 class Baseline(nn.Module, ABC):
-    """Abstract: (x [B, *event], log w [K, B]) -> the learning signal log w − b, [K, B], and the baseline's own
-    surrogate, [B], which trains it. b must not depend on the draw that it is taken off."""
+    """Abstract: (x [B, *event], value [K, B]) -> b [K, B], and the baseline's own surrogate, [B], which trains it.
+
+    The value of a draw is its log w; b must not depend on the draw that it is taken off.
+    """
 
     @abstractmethod
-    def forward(self, x: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The learning signal and the baseline's own surrogate."""
+    def forward(self, x: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The baseline of every draw, and its own surrogate."""
 
 
 class NoBaseline(Baseline):
-    """log w itself."""
+    """b = 0."""
 
-    def forward(self, x: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """log w."""
-        return log_weight, torch.zeros_like(log_weight[0])
+    def forward(self, x: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """0, and nothing to learn."""
+        return torch.zeros_like(value), torch.zeros_like(value[0])
 
 
 class LeaveOneOut(Baseline):
-    """b_k = mean of log w over the datum's other particles; nothing to learn."""
+    """b_k = mean of log w over the datum's other draws; nothing to learn."""
 
-    def forward(self, x: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """(log w_k − mean) K / (K − 1)."""
-        k = len(log_weight)
-        return (log_weight - log_weight.mean(0)) * k / (k - 1), torch.zeros_like(log_weight[0])
+    def forward(self, x: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean of the others."""
+        return (value.sum(0) - value) / (len(value) - 1), torch.zeros_like(value[0])
 
 
 class RunningMean(Baseline):
@@ -50,40 +51,42 @@ class RunningMean(Baseline):
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("weight", torch.zeros(()))
 
-    def forward(self, x: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """log w − mean so far (0 before the first batch)."""
-        before = self.mean / self.weight.clamp_min(1e-6)
+    def forward(self, x: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean so far, 0 before the first batch."""
+        before = (self.mean / self.weight.clamp_min(1e-6)).expand_as(value)
         if torch.is_grad_enabled():  # training, not validation
-            self.mean.mul_(self.decay).add_((1 - self.decay) * log_weight.mean())
+            self.mean.mul_(self.decay).add_((1 - self.decay) * value.mean())
             self.weight.mul_(self.decay).add_(1 - self.decay)
-        return log_weight - before, torch.zeros_like(log_weight[0])
+        return before, torch.zeros_like(value[0])
 
 
 class NetworkBaseline(Baseline):
-    """b(x), a network trained by (log w − b(x))² beside the model; its sizes come from the first batch."""
+    """b(x), a network trained by (log w − b(x))² beside the model; its size comes from the first batch."""
 
     def __init__(self, hidden: int = 100) -> None:
         super().__init__()
         self.hidden = hidden
-        self.network: nn.Module | None = None  # of the size, dtype and device of the first batch
+        self.network: nn.Module | None = None
 
     def _build(self, inputs: int, like: Tensor) -> nn.Module:
-        there = {"dtype": like.dtype, "device": like.device}
-        return nn.Sequential(nn.Linear(inputs, self.hidden, **there), nn.Tanh(), nn.Linear(self.hidden, 1, **there))
+        def layer(inputs: int, outputs: int) -> nn.Linear:
+            return nn.Linear(inputs, outputs, device=like.device, dtype=like.dtype)
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        return nn.Sequential(layer(inputs, self.hidden), nn.Tanh(), layer(self.hidden, 1))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         first = state_dict.get(f"{prefix}network.0.weight")
         if self.network is None and first is not None:
             self.network = self._build(first.shape[1], first)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def forward(self, x: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """log w − b(x), and −(log w − b(x))²."""
-        rows = x.reshape(len(x), -1).to(log_weight.dtype)
+    def forward(self, x: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """b(x), and −(log w − b(x))²."""
+        rows = x.reshape(len(x), -1).to(value.dtype)
         if self.network is None:
-            self.network = self._build(rows.shape[1], log_weight)
-        b = self.network(rows).squeeze(-1)  # [B]
-        return log_weight - b.detach(), -(log_weight - b).square().mean(0)
+            self.network = self._build(rows.shape[1], value)
+        b = self.network(rows).squeeze(-1).expand_as(value)
+        return b.detach(), -(value - b).square().mean(0)
 
 
 _BASELINES: dict[str, type[Baseline]] = {

@@ -90,7 +90,7 @@ class DisARM(Objective):
 
     def __init__(self, pairs: int = 1) -> None:
         super().__init__()
-        check_particles("DisARM's pairs", pairs)
+        check_particles("DisARM", pairs, "pairs")
         self.pairs = pairs
 
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:

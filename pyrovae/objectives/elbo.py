@@ -115,10 +115,11 @@ class ELBO(Objective):
         d.local_only("ELBO with gradient='score'")
         log_weight, log_mass = d.log_weight.detach(), d.log_mass.detach()
         plain = of_power_mean(log_weight, log_mass, 0, "pathwise")
-        learning, own = self.baseline(x, log_weight)
-        bound = d.mean(log_weight).detach()
+        each = (d.log_enumerated.detach().exp() * log_weight).unflatten(0, (d.draws, -1)).sum(1)  # [K, B]
+        baseline, own = self.baseline(x, each)
+        learning = log_weight - baseline.repeat_interleave(len(log_weight) // d.draws, 0)
         score = Weights(plain.model, None, plain.model * learning, plain.enumerated)
-        return Estimate(bound, surrogate("ELBO", d, score) + own)
+        return Estimate(each.mean(0), surrogate("ELBO", d, score) + own)
 
 
 def _shared(d: Densities) -> Tensor:
@@ -136,10 +137,10 @@ class BetaELBO(Objective):
 
     Args:
         beta: β ≥ 0, the weight of the rate.
+        particles: K, draws per datum.
         warmup: epochs over which β rises from 0 to `beta`.
         free_bits: λ in nats per latent dimension; needs a closed-form KL where it is to act on single dimensions,
             and acts on whole sites elsewhere.
-        particles: K, draws per datum.
         kl: as in `ELBO`.
 
     References: Higgins et al., "beta-VAE", 2017; Kingma et al., "Improved variational inference with inverse
@@ -152,9 +153,9 @@ class BetaELBO(Objective):
     def __init__(
         self,
         beta: float = 1.0,
+        particles: int = 1,
         warmup: float = 0.0,
         free_bits: float = 0.0,
-        particles: int = 1,
         kl: KL = "analytic",
     ) -> None:
         super().__init__()
@@ -163,13 +164,7 @@ class BetaELBO(Objective):
         for name, value in (("beta", beta), ("warmup", warmup), ("free_bits", free_bits)):
             if value < 0:
                 raise ValueError(f"BetaELBO expects {name} of at least 0, got {value}")
-        self.beta, self.warmup, self.free_bits, self.particles, self.kl = (
-            beta,
-            warmup,
-            free_bits,
-            particles,
-            kl,
-        )
+        self.beta, self.particles, self.warmup, self.free_bits, self.kl = beta, particles, warmup, free_bits, kl
         self.register_buffer("epoch", torch.zeros(()))
 
     def advance(self, epochs: float) -> None:

@@ -49,7 +49,7 @@ class IWAE(Weighted):
     def __init__(self, particles: int = 5, gradient: str = "pathwise", backward_particles: int | None = None) -> None:
         super().__init__(particles, gradient, least=2 if gradient == "vimco" else 1)
         if backward_particles is not None:
-            check_particles("IWAE's backward_particles", backward_particles)
+            check_particles("IWAE", backward_particles, "backward_particles")
             if backward_particles > particles:
                 raise ValueError(
                     f"IWAE expects at most particles={particles} backward_particles, got {backward_particles}"
@@ -75,9 +75,14 @@ class IWAE(Weighted):
         if self.backward_particles is None or not torch.is_grad_enabled():
             return super().forward(vae, x)
         m = self.backward_particles
-        d = densities(vae, x, self.particles, still=True)
+        d = densities(vae, x, self.particles, exact=True, still=True)
         d.local_only("IWAE")
         d.reparametrised("IWAE")
+        if d.enumerated:
+            raise ValueError(
+                f"IWAE draws backward_particles, and {', '.join(map(repr, sorted(d.enumerated)))} is marked for "
+                "enumeration in the guide; leave backward_particles out, or the site out of the guide"
+            )
         log_weight = d.log_weight.detach()
         v = log_weight.softmax(0)  # [K, B]
         chosen = stratified(v, m)  # [m, B]
@@ -101,14 +106,13 @@ def stratified(v: Tensor, draws: int) -> Tensor:
 
 
 def leave_one_out(log_weight: Tensor, log_mass: Tensor) -> Tensor:
-    """The bound with w_k replaced by the geometric mean of the others: [K, B]. It does not depend on z_k."""
-    k = len(log_weight)
-    others = (log_weight.sum(0) - log_weight) / (k - 1)
-    terms = log_weight + log_mass
+    """𝓛_K with the term of z_k replaced by the geometric mean of the others': [K, B]. It does not depend on z_k."""
+    terms = log_weight + log_mass  # 𝓛_K is the log of the sum of their exponentials
+    others = (terms.sum(0) - terms) / (len(terms) - 1)
     none = torch.full_like(terms[:1], -math.inf)
     before = torch.cat([none, terms.logcumsumexp(0)[:-1]])  # no subtraction: a dominant weight would cancel the rest
     after = torch.cat([none, terms.flip(0).logcumsumexp(0)[:-1]]).flip(0)
-    return torch.logaddexp(torch.logaddexp(before, after), others + log_mass)
+    return torch.logaddexp(torch.logaddexp(before, after), others)
 
 
 class MIWAE(Weighted):
@@ -126,14 +130,13 @@ class MIWAE(Weighted):
 
     def __init__(self, groups: int = 2, particles: int = 5, gradient: str = "pathwise") -> None:
         super().__init__(particles, gradient)
-        check_particles(f"{type(self).__name__}'s groups", groups)
+        check_particles(type(self).__name__, groups, "groups")
         self.groups = groups
 
-    def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
-        """The bound per datum."""
-        d = self.draw(vae, x, self.groups * self.particles)
-        bound, weights = self.weigh(d.log_weight.detach(), d.log_mass.detach())
-        return Estimate(bound, surrogate(type(self).__name__, d, weights))
+    @property
+    def draws(self) -> int:
+        """M·K."""
+        return self.groups * self.particles
 
     def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
         """The mean over groups and its weights."""
@@ -228,7 +231,7 @@ class Renyi(Weighted):
         super().__init__(particles, gradient)
         if not math.isfinite(alpha):
             raise ValueError(f"{type(self).__name__} expects alpha as a finite number, got {alpha}; VRMax is α = −∞")
-        self.alpha = alpha
+        self.alpha, self.lower = alpha, alpha >= 0
 
     def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
         """The power mean with t = 1 − α."""
@@ -270,6 +273,8 @@ class VRMax(Weighted):
     Reference: Li and Turner, "Rényi divergence variational inference", 2016.
     """
 
+    lower = False
+
     def __init__(self, particles: int = 5) -> None:
         super().__init__(particles)
 
@@ -304,6 +309,6 @@ class CUBO(Weighted):
 
     def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
         """The power mean with t = n; IWAE's weights for the model."""
-        path = (self.n - 1) * shares(log_weight, log_mass, self.n)
-        model = shares(log_weight, log_mass, 1)
-        return power_mean(log_weight, log_mass, self.n), Weights(model, path, torch.zeros_like(path))
+        v, model = shares(log_weight, log_mass, self.n), shares(log_weight, log_mass, 1)
+        path, enumerated = (self.n - 1) * v, (1 - 1 / self.n) * v
+        return power_mean(log_weight, log_mass, self.n), Weights(model, path, torch.zeros_like(v), enumerated)

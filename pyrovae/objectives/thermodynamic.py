@@ -39,36 +39,40 @@ class TVO(Weighted):
 
     def __init__(self, particles: int = 10, partitions: int = 5, schedule: str = "log", first: float = 0.025) -> None:
         super().__init__(particles, "score", least=2)
-        check_particles("TVO's partitions", partitions)
+        check_particles("TVO", partitions, "partitions")
         if schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {schedule!r} of TVO; {nearest(str(schedule), SCHEDULES)}")
         if not 0 < first < 1:
             raise ValueError(f"TVO expects first, the smallest positive β, between 0 and 1, got {first}")
         self.partitions, self.schedule, self.first = partitions, schedule, first
 
-    def betas(self, log_weight: Tensor) -> Tensor:
+    def betas(self, log_weight: Tensor, log_mass: Tensor) -> Tensor:
         """β_0 … β_P: [P + 1]."""
-        p, like = self.partitions, {"dtype": log_weight.dtype, "device": log_weight.device}
-        if self.schedule == "linear":
-            return torch.linspace(0, 1, p + 1, **like)
+        p = self.partitions
+
+        def evenly(points: int) -> Tensor:
+            return torch.linspace(0, 1, points, dtype=log_weight.dtype, device=log_weight.device)
+
+        even = evenly(p + 1)
+        if self.schedule == "linear" or p == 1:
+            return even
         if self.schedule == "log":
-            inner = torch.logspace(0, 1, p, base=self.first, **like).flip(0)  # first … 1
-            return torch.cat([torch.zeros(1, **like), torch.ones(1, **like) if p == 1 else inner])
-        grid = torch.linspace(0, 1, 101, **like)
-        v = (grid[:, None, None] * log_weight).softmax(1)  # [G, K, B]
+            return torch.cat([even[:1], self.first ** (1 - evenly(p))])
+        grid = evenly(101)
+        v = (grid[:, None, None] * log_weight + log_mass).softmax(1)  # [G, K, B]
         moments = (v * log_weight).sum(1).mean(-1).cummax(0).values  # [G], rising
-        fractions = torch.arange(1, p, **like) / p
-        steps = moments[0] + fractions * (moments[-1] - moments[0])
-        ends = torch.zeros(1, **like), torch.ones(1, **like)
-        return torch.cat([ends[0], grid[torch.searchsorted(moments, steps).clamp(max=100)], ends[1]])
+        steps = moments[0] + even[1:-1] * (moments[-1] - moments[0])
+        return torch.cat([even[:1], grid[torch.searchsorted(moments, steps).clamp(max=100)], even[-1:]])
 
     def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
         """The sum over partitions, and its weights."""
-        betas = self.betas(log_weight)
+        betas = self.betas(log_weight, log_mass)
         beta, step = betas[:-1, None, None], betas.diff()[:, None, None]  # [P, 1, 1]
-        v = (beta * log_weight).softmax(1)  # [P, K, B]
+        v = (beta * log_weight + log_mass).softmax(1)  # [P, K, B]
         mean = (v * log_weight).sum(1, keepdim=True)
-        covariance = v * (log_weight - mean) * self.particles / (self.particles - 1)
+        exact = v * (log_weight - mean)  # of values that are summed over
+        covariance = exact / (1 - log_mass.exp())  # of draws, K/(K − 1) times that: a draw is no baseline of its own
         model = (step * (v + beta * covariance)).sum(0)
         score = (step * ((1 - beta) * covariance - v)).sum(0)
-        return (step * mean).sum(0)[0], Weights(model, None, score)
+        enumerated = (step * ((1 - beta) * exact - v)).sum(0)
+        return (step * mean).sum(0)[0], Weights(model, None, score, enumerated)

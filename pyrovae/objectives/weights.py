@@ -82,6 +82,15 @@ class Weighted(Objective):
     gradients: tuple[str, ...] = ("pathwise",)  # those that `gradient` may be
     fixed = ("score", "vimco")  # those that hold the draws fixed
 
+    def __new__(cls, *args: Any, **options: Any) -> Weighted:
+        """Refuses a closed-form rate, which every bound of this kind might be asked for."""
+        if "kl" in options:
+            raise ValueError(
+                f"{cls.__name__} weighs draws by p(x, z) / q(z | x), and a closed-form rate is not that of a draw: the "
+                "result would be no such bound. Leave kl out, or use ELBO(kl='analytic') or BetaELBO"
+            )
+        return super().__new__(cls)
+
     def __init__(self, particles: int, gradient: str = "pathwise", least: int = 1) -> None:
         super().__init__()
         who = type(self).__name__
@@ -90,6 +99,11 @@ class Weighted(Objective):
         if particles < least:
             raise ValueError(f"{who} expects at least {least} particles, got {particles}: it compares them")
         self.particles, self.gradient = particles, gradient
+
+    @property
+    def draws(self) -> int:
+        """Draws per datum."""
+        return self.particles
 
     @abstractmethod
     def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
@@ -101,26 +115,22 @@ class Weighted(Objective):
                 enumerated.
         """
 
-    def draw(self, vae: GenerativeProgram, x: Tensor, particles: int) -> Densities:
-        """The densities of one pass. Raises ValueError for a program that the estimator is not for."""
+    def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
+        """The bound per datum. Raises ValueError for a program that the estimator is not for."""
         who, fixed = type(self).__name__, self.gradient in self.fixed
-        d = densities(vae, x, particles, exact=True, drawn=Detached() if fixed else None)
+        d = densities(vae, x, self.draws, exact=True, drawn=Detached() if fixed else None)
         d.local_only(who)
         if not fixed:
             d.reparametrised(who)
-        return d
-
-    def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
-        """The bound per datum."""
-        d = self.draw(vae, x, self.particles)
         bound, weights = self.weigh(d.log_weight.detach(), d.log_mass.detach())
-        return Estimate(bound, surrogate(type(self).__name__, d, weights))
+        return Estimate(bound, surrogate(who, d, weights))
 
 
 def check_gradient(who: str, gradient: Any, known: tuple[str, ...]) -> None:
     """Refuse an estimator that a bound does not have. Raises ValueError."""
     if gradient not in known:
-        raise ValueError(f"{who} has no gradient {gradient!r}; {nearest(str(gradient), known)}")
+        equal = " For the ELBO the doubly reparametrised gradient is 'stl'." if gradient == "dreg" else ""
+        raise ValueError(f"{who} has no gradient {gradient!r}; {nearest(str(gradient), known)}{equal}")
 
 
 def power_mean(log_weight: Tensor, log_mass: Tensor, t: float) -> Tensor:

@@ -28,10 +28,10 @@ def check_arguments(vae: Any, x: Any, particles: int) -> None:
     check_particles("densities", particles)
 
 
-def check_particles(who: str, particles: Any) -> None:
-    """Refuse what is no number of particles. Raises ValueError."""
+def check_particles(who: str, particles: Any, name: str = "particles") -> None:
+    """Refuse what is no number of particles, or of another thing to be counted. Raises ValueError."""
     if isinstance(particles, bool) or not isinstance(particles, Integral) or particles < 1:
-        raise ValueError(f"{who} expects particles as a whole number of at least 1, got particles={particles!r}")
+        raise ValueError(f"{who} expects {name} as a whole number of at least 1, got {name}={particles!r}")
 
 
 def check_shared(model_trace: Any, proposed: Iterable[str]) -> None:

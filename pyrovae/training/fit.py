@@ -136,7 +136,7 @@ def fit(
     data = data if isinstance(data, Dataset) else from_arrays(data, validation_size=0)
     objective = copy.deepcopy(as_objective(objective))  # a schedule or a baseline belongs to one run
     rate_at = find_schedule(schedule)
-    check_settings(vae, data, epochs, batch_size, learning_rate, clip, patience, precision, run_dir, resume)
+    check_settings(vae, data, objective, epochs, batch_size, learning_rate, clip, patience, precision, run_dir, resume)
     where = find_device(device)
     folder = RunFolder(run_dir) if run_dir is not None else None
     if folder and folder.in_use() and not resume:

@@ -53,6 +53,7 @@ def find_device(device: str | torch.device) -> torch.device:
 def check_settings(
     vae: Any,
     data: Dataset,
+    objective: Objective,
     epochs: int,
     batch_size: int,
     learning_rate: float,
@@ -79,6 +80,11 @@ def check_settings(
         raise ValueError(f"unknown precision {precision!r}; {nearest(precision, ['float32', 'bfloat16'])}")
     if patience is not None and not data.size("validation"):
         raise ValueError("early stopping (patience) needs validation data; hold some out or leave patience out")
+    if patience is not None and not objective.lower:
+        raise ValueError(
+            f"early stopping (patience) keeps the weights of the largest bound, and {type(objective).__name__} reports "
+            "no lower bound; leave patience out, or train on a lower bound"
+        )
     if resume and run_dir is None:
         raise ValueError("resume needs the run_dir of the run to go on with")
 
