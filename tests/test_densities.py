@@ -304,7 +304,7 @@ class TestRowNetworks:
 
 def layout(vae, x):
     pv.densities(vae, x, 2)
-    return pv.program.run._layouts[vae][1]
+    return pv.program.run._memory[vae][1]["layout"]
 
 
 def test_only_what_must_be_is_folded():
@@ -428,7 +428,7 @@ def test_inner_plates_under_folding(dims):
 
     vae, x = Folded(), torch.randn(5, 2, dtype=F64)
     d = pv.densities(vae, x, 3)
-    assert pv.program.run._layouts[vae][1].fold_model
+    assert pv.program.run._memory[vae][1]["layout"].fold_model
     torch.testing.assert_close(d.log_weight, looped(vae, x, d, 3), **TIGHT)
 
 

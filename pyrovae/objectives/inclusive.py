@@ -34,6 +34,7 @@ class WakeSleep(Weighted):
     """
 
     gradients = ("score",)
+    independent = ()  # its weights are those of rows, not of draws
 
     def __init__(self, particles: int = 5, guide: Literal["wake", "sleep", "both"] = "wake") -> None:
         if guide not in ("wake", "sleep", "both"):

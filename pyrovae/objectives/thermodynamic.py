@@ -36,6 +36,7 @@ class TVO(Weighted):
     """
 
     gradients = ("score",)
+    independent = ()  # its weights are those of rows, not of draws
 
     def __init__(self, particles: int = 10, partitions: int = 5, schedule: str = "log", first: float = 0.025) -> None:
         super().__init__(particles, "score", least=2)
@@ -64,6 +65,11 @@ class TVO(Weighted):
         steps = moments[0] + even[1:-1] * (moments[-1] - moments[0])
         return torch.cat([even[:1], grid[torch.searchsorted(moments, steps).clamp(max=100)], even[-1:]])
 
+    def by_draw(self, t: Tensor) -> Tensor:
+        """The sum over the rows of each draw, at each of them: [P, K·S, B]."""
+        sums = t.unflatten(1, (self.particles, -1)).sum(2)
+        return sums.repeat_interleave(t.shape[1] // self.particles, 1)
+
     def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
         """The sum over partitions, and its weights."""
         betas = self.betas(log_weight, log_mass)
@@ -71,7 +77,8 @@ class TVO(Weighted):
         v = (beta * log_weight + log_mass).softmax(1)  # [P, K, B]
         mean = (v * log_weight).sum(1, keepdim=True)
         exact = v * (log_weight - mean)  # of values that are summed over
-        covariance = exact / (1 - log_mass.exp())  # of draws, K/(K − 1) times that: a draw is no baseline of its own
+        own = self.by_draw(v) * log_weight - self.by_draw(v * log_weight)  # 0 unless a draw has several rows
+        covariance = (exact - v * own) * self.particles / (self.particles - 1)
         model = (step * (v + beta * covariance)).sum(0)
         score = (step * ((1 - beta) * covariance - v)).sum(0)
         enumerated = (step * ((1 - beta) * exact - v)).sum(0)

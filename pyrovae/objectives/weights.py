@@ -81,6 +81,7 @@ class Weighted(Objective):
 
     gradients: tuple[str, ...] = ("pathwise",)  # those that `gradient` may be
     fixed = ("score", "vimco")  # those that hold the draws fixed
+    independent = ("dreg", "score", "vimco")  # those for rows that have no draw in common
 
     def __new__(cls, *args: Any, **options: Any) -> Weighted:
         """Refuses a closed-form rate, which every bound of this kind might be asked for."""
@@ -122,6 +123,12 @@ class Weighted(Objective):
         d.local_only(who)
         if not fixed:
             d.reparametrised(who)
+        if d.shared > 1 and self.gradient in self.independent:
+            raise ValueError(
+                f"{who} with gradient={self.gradient!r} expects enumerated sites before those that are drawn, and the "
+                f"guide draws a site before {', '.join(map(repr, sorted(d.enumerated)))}; change the order, or use "
+                "gradient='pathwise' or ELBO(gradient='score')"
+            )
         bound, weights = self.weigh(d.log_weight.detach(), d.log_mass.detach())
         return Estimate(bound, surrogate(who, d, weights))
 
@@ -146,7 +153,9 @@ def power_mean(log_weight: Tensor, log_mass: Tensor, t: float) -> Tensor:
 
 
 def shares(log_weight: Tensor, log_mass: Tensor, t: float) -> Tensor:
-    """v_k = ∂power_mean / ∂log w_k = m_k w_k^t / Σ m w^t: [..., K, B], summing to one over particles."""
+    """v_k = ∂power_mean / ∂log w_k = m_k w_k^t / Σ m w^t: [..., K, B]; for t = 0, m_k."""
+    if t == 0:
+        return log_mass.exp().expand_as(log_weight)  # of enumerated sites it need not sum to one
     if t == float("inf"):
         best = log_weight.argmax(-2, keepdim=True)
         return torch.zeros_like(log_weight).scatter(-2, best, 1.0)

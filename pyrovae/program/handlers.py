@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .enumeration import check_marked, is_marked, support
@@ -68,7 +69,7 @@ class Enumerated(Messenger):
     """Gives marked latent sites every value of their support in turn, along the particles.
 
     Row r of K·S₁·S₂… particles is one draw of the other sites with one combination of values, the last site's
-    changing fastest.
+    changing fastest. A draw is one for all values of the sites that are enumerated after it.
 
     Args:
         which: "guide" or "model".
@@ -76,7 +77,9 @@ class Enumerated(Messenger):
         others: names of sites that have their values from elsewhere; None to enumerate none.
 
     Attributes:
-        found: sizes of marked sites that are not in `sizes`.
+        found: sizes of marked sites that are not in `sizes`, or of another size there.
+        met: names in `sizes` as the program came to them, enumerated here or with values from elsewhere.
+        shared: rows that have a draw in common, at the most.
     """
 
     def __init__(self, which: str, sizes: dict[str, int], others: set[str] | None) -> None:
@@ -84,6 +87,9 @@ class Enumerated(Messenger):
         self.which, self.sizes, self.others = which, sizes, others
         self.laid_out(1, None)
         self.found: dict[str, int] = {}
+        self.met: list[str] = []
+        self.drawn: set[str] = set()
+        self.shared = 1
 
     def laid_out(self, rows: int, particle: int | None) -> None:
         """How many particles there are, and the dimension of their plate; None where they are K·B rows, or one."""
@@ -91,11 +97,16 @@ class Enumerated(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         name = msg["name"]
-        if msg["is_observed"] or msg["done"] or self.others is None or name in self.others or not is_marked(msg):
+        if name in self.sizes and (msg["done"] or is_marked(msg)):
+            self.met.append(name)
+        if msg["is_observed"] or msg["done"] or self.others is None or name in self.others:
+            return
+        if not is_marked(msg):
+            self.drawn.add(name)
             return
         check_marked(msg)
         values = support(name, msg["fn"])  # [S, *event]
-        if name not in self.sizes:
+        if self.sizes.get(name) not in (len(values), 1):  # 1: the first value alone
             self.found[name] = len(values)
             return
         names = list(self.sizes)
@@ -110,3 +121,17 @@ class Enumerated(Messenger):
         else:
             at[self.particle] = self.rows
         msg["value"], msg["done"] = values[row].reshape(*at, *event).expand(batch + event), True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        later = math.prod(self.sizes.values()) // math.prod(self.sizes[n] for n in self.met)
+        if later == 1 or msg["name"] not in self.drawn or site_is_subsample(msg):
+            return
+        self.shared = max(self.shared, later)
+        value, event = msg["value"], msg["fn"].event_dim
+        dim, one = self.particle, 1  # rows of one particle
+        if dim is None:
+            dim = data_frames(msg)[0].dim
+            one = value.shape[dim - event] // self.rows
+        first = torch.arange(self.rows, device=value.device) // later * later
+        index = first[:, None] * one + torch.arange(one, device=value.device)
+        msg["value"] = value.index_select(dim - event, index.flatten())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,19 @@ def seeded(seed: int | None, device: torch.device | str = "cpu") -> Generator[No
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def rewinding(device: torch.device) -> Callable[[], None]:
+    """A function that puts the random stream back to where it is now."""
+    cuda = device.type == "cuda"
+    state = torch.get_rng_state(), torch.cuda.get_rng_state(device) if cuda else None
+
+    def rewind() -> None:
+        torch.set_rng_state(state[0])
+        if state[1] is not None:
+            torch.cuda.set_rng_state(state[1], device)
+
+    return rewind
 
 
 def home(vae: Any) -> tuple[torch.device, torch.dtype]:

@@ -33,7 +33,7 @@ from .checks import (
     plain_errors,
 )
 from .handlers import Enumerated, Values
-from .modes import evaluating, seeded
+from .modes import evaluating, rewinding, seeded
 from .sites import Densities, Site, read_site, sample_sites
 
 
@@ -70,14 +70,28 @@ class Marks:
 
 
 class _Marked(Exception):
-    """Marked sites were met that are not enumerated yet."""
+    """The marked sites of a program are others than was thought; `sizes` are those that are known now."""
 
     def __init__(self, which: str, sizes: dict[str, int]) -> None:
         super().__init__()
         self.which, self.sizes = which, sizes
 
 
-_layouts: WeakKeyDictionary[Any, tuple[Any, Layout]] = WeakKeyDictionary()
+_memory: WeakKeyDictionary[Any, tuple[Any, dict[Any, Any]]] = WeakKeyDictionary()
+
+
+def _known(vae: Any, x: Tensor) -> dict[Any, Any]:
+    """What was found out about a program, to be added to; anew when its modules are of other types."""
+    types = tuple(type(m) for m in vae.modules()) if isinstance(vae, nn.Module) else None
+    try:
+        known = _memory.get(vae)
+    except TypeError:  # a program that is not hashable or takes no weak reference is looked at each time
+        return {}
+    if known is None or known[0] != types:
+        known = types, {}
+        if not isinstance(x, FakeTensor):  # without values there is nothing to compare
+            _memory[vae] = known
+    return known[1]
 
 
 def densities(
@@ -127,12 +141,15 @@ def densities(
     with pyro.validation_enabled(validate):
         if validate:
             check_finite("densities", x)
-        marks = Marks()
+        known, key = _known(vae, x), ("marks", exact)
+        rewind = nullcontext if key in known or isinstance(x, FakeTensor) else rewinding(x.device)
         while True:
+            marks = known.setdefault(key, Marks())
             try:
                 return _laid_out(vae, x, particles, aligned, _Pass(marks, exact, drawn, given or {}, still))
-            except _Marked as found:  # their supports are known from here on
-                marks = replace(marks, **{found.which: getattr(marks, found.which) | found.sizes})
+            except _Marked as found:
+                known[key] = replace(marks, **{found.which: found.sizes})
+                rewind()  # so that the first call draws what a later one would
 
 
 @dataclass(frozen=True)
@@ -160,13 +177,13 @@ def _densities(vae: GenerativeProgram, x: Tensor, particles: int, layout: Layout
     rows = particles * math.prod(marks.guide.values())
     shape = rows, len(x)
 
-    def guide(values: dict[str, Tensor], handler: Any = None) -> dict[str, Site]:
-        """The sites of the guide, drawn or at these values."""
+    def guide(values: dict[str, Tensor], handler: Any = None) -> tuple[dict[str, Site], int]:
+        """The sites of the guide, drawn or at these values, and how many rows may share a draw."""
         marked = Enumerated("guide", marks.guide, set() if how.exact else None)
         trace, particle = _trace(vae.guide, x, rows, layout.nesting, layout.fold_guide, marked, values, handler)
-        return {n: read_site(s, shape, particle, "guide") for n, s in sample_sites(trace)}
+        return {n: read_site(s, shape, particle, "guide") for n, s in sample_sites(trace)}, marked.shared
 
-    posterior = guide(how.given, how.drawn)
+    posterior, shared = guide(how.given, how.drawn)
     passed = {n: s.value.view_as(s.value) for n, s in posterior.items()}
     values = {n: _hand_over(v, posterior[n], shape, summed, layout) for n, v in passed.items()}
     marked = Enumerated("model", marks.model, set(posterior))
@@ -178,7 +195,9 @@ def _densities(vae: GenerativeProgram, x: Tensor, particles: int, layout: Layout
         group = likelihood if site["is_observed"] else prior
         group[name] = read_site(site, (rows * summed, len(x)), particle, "model")
     size, enumerated = check_observed(trace), frozenset(marks.guide)
-    found = Densities(prior, likelihood, posterior, shape, size, particles, enumerated, summed, passed, guide)
+    found = Densities(
+        prior, likelihood, posterior, shape, size, particles, enumerated, shared, summed, passed, lambda v: guide(v)[0]
+    )
     if pyro.infer.util.is_validation_enabled():
         for site in likelihood.values():
             check_support(site.name, site.distribution, site.value)
@@ -210,8 +229,8 @@ def _trace(
         except ValueError as error:
             explain_plate(error, marked.which)
             raise
-    if marked.found:
-        raise _Marked(marked.which, marked.found)
+    if marked.found or marked.met != list(marked.sizes):
+        raise _Marked(marked.which, {n: marked.sizes[n] for n in marked.met} | marked.found)
     return trace, particle
 
 
@@ -242,19 +261,11 @@ def guide_sites(vae: GenerativeProgram, x: Tensor, values: dict[str, Tensor]) ->
 
 def _layout(vae: Any, x: Tensor) -> Layout:
     """The layout of a program, found once: the particle plate where it gives what folding gives, else folded."""
-    shape = tuple(type(m) for m in vae.modules()) if isinstance(vae, nn.Module) else None
-    keep = not isinstance(x, FakeTensor)  # without values there is nothing to compare
-    try:
-        known = _layouts.get(vae)
-    except TypeError:  # a program that is not hashable or takes no weak reference is looked at each time
-        known, keep = None, False
-    if known is not None and known[0] == shape:
-        return known[1]
-    with disable_proxy_modes_tracing():  # what is found out is no part of a graph
-        layout = _look(vae, x)
-    if keep:
-        _layouts[vae] = shape, layout
-    return layout
+    known = _known(vae, x)
+    if "layout" not in known:
+        with disable_proxy_modes_tracing():  # what is found out is no part of a graph
+            known["layout"] = _look(vae, x)
+    return known["layout"]
 
 
 def _look(vae: Any, x: Tensor) -> Layout:
@@ -280,7 +291,7 @@ def _first(vae: Any, x: Tensor) -> _Pass:
             _densities(vae, x, 1, Layout(), how := _Pass(Marks(model=dict.fromkeys(sizes, 1))))
             return how
         except _Marked as found:
-            sizes |= found.sizes
+            sizes = found.sizes
 
 
 def _probe(vae: Any, x: Tensor, one: _Pass) -> Layout:

@@ -81,6 +81,7 @@ class Densities:
     data_size: int
     draws: int
     enumerated: frozenset[str]  # sites of the guide whose values stand side by side
+    shared: int  # of their rows so many may have a draw in common; 1 where every row has its own
     summed: int  # combinations of the sites that the model has alone
     passed: dict[str, Tensor]  # the guide's values as the model got them, to weigh their gradient
     rerun: Callable[[dict[str, Tensor]], dict[str, Site]]  # the guide's sites at other values
