@@ -50,8 +50,8 @@ class Network(Configured, nn.Module):
 
     def __init__(self, inputs: Shape, outputs: Shape) -> None:
         super().__init__()
-        self.inputs = _event(self, "inputs", inputs)
-        self.outputs = _event(self, "outputs", outputs)
+        self.inputs = as_event(self, "inputs", inputs)
+        self.outputs = as_event(self, "outputs", outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """[*leading, *inputs] -> [*leading, *outputs]. Raises ValueError for another event shape."""
@@ -78,7 +78,7 @@ def _sizes(network: nn.Module, name: str, sizes: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in sizes)
 
 
-def _event(network: nn.Module, name: str, shape: Any) -> tuple[int, ...]:
+def as_event(network: nn.Module, name: str, shape: Any) -> tuple[int, ...]:
     """The sizes of at least one dimension, or ValueError."""
     if not (found := _sizes(network, name, shape)):
         raise ValueError(f"{type(network).__name__} expects {name} as positive sizes, got []; give scalars as [1]")
@@ -113,7 +113,7 @@ class Standardise(Configured, nn.Module):
 
     def __init__(self, event: Shape) -> None:
         super().__init__()
-        self.event = _event(self, "event", event)
+        self.event = as_event(self, "event", event)
         self.register_buffer("loc", torch.zeros(self.event))
         self.register_buffer("scale", torch.ones(()))
 

@@ -6,7 +6,7 @@ import argparse
 import inspect
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,12 @@ PARTS = {  # option: (base class, package of its known classes, constructor argu
     "objective": (objectives.Objective, "pyrovae.objectives", set()),
 }
 HELP = {
-    "prior": "p(z): a class (default: StandardNormal)",
-    "likelihood": "p(x|z): a class (default: what the values of the data ask for)",
-    "posterior": "q(z|x): a class (default: DiagonalNormal)",
+    "prior": "p(z): a class",
+    "likelihood": "p(x|z): a class",
+    "posterior": "q(z|x): a class",
     "objective": "the bound to raise: a class (default: ELBO with kl=analytic)",
 }
+WORDS = {"likelihood": "auto", "posterior": "exact"}  # what a model may take in the place of a class
 DEFAULTS = {
     "prior": {"class_path": "StandardNormal"},
     "posterior": {"class_path": "DiagonalNormal"},
@@ -96,7 +97,6 @@ def read_train(words: list[str]) -> dict[str, Any]:
     if given:
         config["model"] = given[0]
     cls = _find_model(config.setdefault("model", "VAE"))
-    parser = train_parser(cls)
     for option in PARTS:
         named = _value(words, f"--{option}", take=True)
         known = config.get(option)
@@ -106,24 +106,32 @@ def read_train(words: list[str]) -> dict[str, Any]:
         if config.get(option) in (None, "auto", {"class_path": "auto"}):
             config.pop(option, None)
             if any(w.startswith(f"--{option}.") and not w.startswith(f"--{option}.help") for w in words):
-                config[option] = _default(option)
+                config[option] = _default(cls, option)
     config = {k: _resolve(k, v) for k, v in config.items()}
+    parser = train_parser(cls, [k for k, v in config.items() if k in PARTS and isinstance(v, str)])
     for i, word in enumerate(words[1:], 1):
         if words[i - 1] == "--hidden" and word.isdigit():
             words[i] = f"[{word}]"
     settings = parser.read([f"--config={yaml.safe_dump(config)}", *words])
     settings.pop("config", None)
     for option in PARTS:
-        if settings.get(option):  # a user's class is written down as FILE.py:Class, which can be read anywhere
+        if isinstance(settings.get(option), dict):  # a user's class as FILE.py:Class, which can be read anywhere
             settings[option]["class_path"] = class_path(load_class(settings[option]["class_path"]))
     return {"model": _absolute(settings.pop("model"))} | settings | {"data": _absolute(settings["data"])}
 
 
-def _default(option: str) -> dict[str, Any]:
+def _default(cls: Any, option: str) -> dict[str, Any]:
     """The class whose options are given without its name. Raises ValueError where that depends on the data."""
     if option == "likelihood":
         raise ValueError("options of a likelihood need its class as well: --likelihood NAME")
-    return DEFAULTS[option]
+    name = _own_default(cls, option)
+    return DEFAULTS[option] if name is None else {"class_path": name}
+
+
+def _own_default(cls: Any, option: str) -> str | None:
+    """The name of the part that a model class takes where none is given; None where it does not say."""
+    parameter = inspect.signature(getattr(cls, "build", cls)).parameters.get(option)
+    return parameter.default if parameter is not None and isinstance(parameter.default, str) else None
 
 
 def _absolute(name: str) -> str:
@@ -174,8 +182,10 @@ def _find_model(name: str) -> Any:
 
 def _resolve(option: str, value: Any) -> Any:
     """Names of parts as full class paths, so that a wrong one is answered with the nearest match."""
-    if option not in PARTS or value is None or (option == "likelihood" and value == "auto"):
+    if option not in PARTS or value is None:
         return value
+    if (word := WORDS.get(option)) is not None and value in (word, {"class_path": word}):
+        return word
     base, package, _ = PARTS[option]
     if isinstance(value, str):
         cls = find_class(value, base, package)
@@ -187,8 +197,11 @@ def _resolve(option: str, value: Any) -> Any:
     raise ValueError(f"{option} expects a class name, or class_path and init_args, got {value!r}")
 
 
-def train_parser(cls: Any) -> Parser:
-    """The options of `pyrovae train` for one model class: those of its `build`, or of its constructor."""
+def train_parser(cls: Any, words: Sequence[str] = ()) -> Parser:
+    """The options of `pyrovae train` for one model class: those of its `build`, or of its constructor.
+
+    `words` are the parts that are given as a word in the place of a class.
+    """
     parser = Parser(
         prog="pyrovae train",
         usage="pyrovae train [NAME | FILE.py:CLASS] [options]",
@@ -204,8 +217,13 @@ def train_parser(cls: Any) -> Parser:
     else:
         parser.add_class_arguments(cls, skip=set(PARTS), fail_untyped=False)
     for option, (base, _, filled) in PARTS.items():
-        if option in names or option == "objective":
-            parser.add_subclass_arguments(base, option, as_group=False, skip=filled, metavar="NAME", help=HELP[option])
+        if option in words and option in names:
+            parser.add_argument(f"--{option}", type=str)
+        elif option in names or option == "objective":
+            default = {None: "", "auto": " (default: what the values of the data ask for)"}
+            name = _own_default(cls, option)
+            text = HELP[option] + default.get(name, f" (default: {name})")
+            parser.add_subclass_arguments(base, option, as_group=False, skip=filled, metavar="NAME", help=text)
     parser.add_argument("--schedule", default="cosine", help=f"of the learning rate: {', '.join(SCHEDULES)}")
     given = ("vae", "data", "objective", "schedule", "optimizer", "run_dir", "resume", "progress", "settings")
     skip: set[str | int] = set(given)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyro
 import torch.nn as nn
 from torch import Tensor
 
-from ..config import Configured, find_class
-from ..data import from_arrays
+from ..config import Configured
 from ..likelihoods import Likelihood
 from ..networks import Chain, Standardise, pair
 from ..posteriors import Posterior
 from ..priors import Prior
-
-Part = str | Mapping[str, Any]  # a class name, or {"class_path": name, "init_args": {...}}
+from .build import Part, as_data, build_part, check_latent, find_part
 
 
 class VAE(Configured, nn.Module):
@@ -88,14 +85,13 @@ class VAE(Configured, nn.Module):
         >>> pv.models.VAE.build(pv.data.load("digits"), latent=2).likelihood.total_count
         16
         """
-        data = _data(data)
-        if not isinstance(latent, int) or latent < 1:
-            raise ValueError(f"VAE.build expects latent of at least 1, got {latent!r}; give a whole number")
-        p, p_options = _part("prior", prior, Prior)
+        data = as_data("VAE.build", data)
+        check_latent("VAE.build", latent)
+        p, p_options = find_part(cls, "prior", prior, Prior)
         if likelihood == "auto":
             likelihood = natural_likelihood(data)
-        r, r_options = _part("likelihood", likelihood, Likelihood)
-        q, q_options = _part("posterior", posterior, Posterior)
+        r, r_options = find_part(cls, "likelihood", likelihood, Likelihood)
+        q, q_options = find_part(cls, "posterior", posterior, Posterior)
         if r.__name__ == "Binomial" and data.levels:
             r_options.setdefault("total_count", data.levels)
         event = list(data.event_shape)
@@ -106,9 +102,9 @@ class VAE(Configured, nn.Module):
         centre = Standardise(event).to_data(some, rescale=data.values in ("counts", "real"))
         encoder = Chain(centre, encoder)
         return cls(
-            _build(p, p_options, latent),
-            _build(r, r_options, decoder),
-            _build(q, q_options, encoder),
+            build_part(p, p_options, latent),
+            build_part(r, r_options, decoder),
+            build_part(q, q_options, encoder),
         )
 
 
@@ -116,37 +112,3 @@ def natural_likelihood(data: Any) -> Part:
     """The likelihood that the values of a data set ask for."""
     names = {"binary": "Bernoulli", "counts": "Binomial", "unit": "ContinuousBernoulli", "real": "Normal"}
     return names[data.values]
-
-
-def _data(data: Any) -> Any:
-    """A data set of events that a network can take. Raises ValueError."""
-    if isinstance(data, Tensor | np.ndarray):
-        data = from_arrays(data, validation_size=0)  # as fit reads it
-    if not hasattr(data, "event_shape"):
-        raise ValueError(
-            f"VAE.build expects data as a Dataset or a tensor [N, *event], got {type(data).__name__}; make one by "
-            "pv.data.load or pv.data.from_arrays"
-        )
-    if not data.event_shape:
-        raise ValueError("VAE.build expects events of at least one dimension, got scalars [N]; give x[:, None]")
-    return data
-
-
-def _part(role: str, spec: Any, base: type) -> tuple[Any, dict[str, Any]]:
-    """The class of a part and its options. Raises ValueError."""
-    if isinstance(spec, str):
-        spec = {"class_path": spec}
-    if not isinstance(spec, Mapping) or "class_path" not in spec:
-        got = f"an object of class {type(spec).__name__}" if isinstance(spec, nn.Module) else repr(spec)
-        raise ValueError(
-            f"VAE.build expects {role} as a name or {{'class_path': name, 'init_args': options}}, got {got}; "
-            "VAE(prior, likelihood, posterior) takes objects"
-        )
-    return find_class(spec["class_path"], base, f"pyrovae.{role}s"), dict(spec.get("init_args") or {})
-
-
-def _build(cls: Any, options: dict[str, Any], first: Any) -> nn.Module:
-    try:
-        return cls(first, **options)
-    except TypeError as error:
-        raise ValueError(f"{cls.__name__} does not take these options: {error}") from error

@@ -1,0 +1,57 @@
+"""What `build(data, ...)` of the models has in common: from data and names to modules whose sizes fit."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch.nn as nn
+from torch import Tensor
+
+from ..config import find_class
+from ..data import from_arrays
+
+Part = str | Mapping[str, Any]  # a class name, or {"class_path": name, "init_args": {...}}
+
+
+def as_data(who: str, data: Any) -> Any:
+    """A data set of events that a network can take. Raises ValueError."""
+    if isinstance(data, Tensor | np.ndarray):
+        data = from_arrays(data, validation_size=0)  # as fit reads it
+    if not hasattr(data, "event_shape"):
+        raise ValueError(
+            f"{who} expects data as a Dataset or a tensor [N, *event], got {type(data).__name__}; make one by "
+            "pv.data.load or pv.data.from_arrays"
+        )
+    if not data.event_shape:
+        raise ValueError(f"{who} expects events of at least one dimension, got scalars [N]; give x[:, None]")
+    return data
+
+
+def check_latent(who: str, latent: Any) -> None:
+    """Refuse what is no number of latent dimensions. Raises ValueError."""
+    if not isinstance(latent, int) or latent < 1:
+        raise ValueError(f"{who} expects latent of at least 1, got {latent!r}; give a whole number")
+
+
+def find_part(model: type, role: str, spec: Any, base: type) -> tuple[Any, dict[str, Any]]:
+    """The class of a model's part and its options. Raises ValueError."""
+    if isinstance(spec, str):
+        spec = {"class_path": spec}
+    if not isinstance(spec, Mapping) or "class_path" not in spec:
+        got = f"an object of class {type(spec).__name__}" if isinstance(spec, nn.Module) else repr(spec)
+        raise ValueError(
+            f"{model.__name__}.build expects {role} as a name or {{'class_path': name, 'init_args': options}}, got "
+            f"{got}; {model.__name__}({', '.join(inspect.signature(model).parameters)}) takes objects"
+        )
+    return find_class(spec["class_path"], base, f"pyrovae.{role}s"), dict(spec.get("init_args") or {})
+
+
+def build_part(cls: Any, options: dict[str, Any], first: Any) -> nn.Module:
+    """A part from its first argument and its options. Raises ValueError for options that it does not take."""
+    try:
+        return cls(first, **options)
+    except TypeError as error:
+        raise ValueError(f"{cls.__name__} does not take these options: {error}") from error
