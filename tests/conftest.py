@@ -17,6 +17,8 @@ import torch.nn as nn
 from scipy import stats
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import pyrovae as pv
 from pyrovae import likelihoods, posteriors, priors
@@ -257,6 +259,57 @@ def z_test(draws: Tensor, exact: Tensor, failure_rate: float = 1e-6) -> None:
     t = (draws.mean(0) - exact) / (draws.std(0) / math.sqrt(n))
     limit = stats.t.isf(failure_rate / 2 / m, n - 1)
     assert t.abs().max() < limit, f"|t| = {t.abs().max():.2f} over the limit {limit:.2f} at {int(t.abs().argmax())}"
+
+
+class Step(nn.Module):
+    """A loss, as a module of all its parameters."""
+
+    def __init__(self, vae: Any, objective: Any) -> None:
+        super().__init__()
+        self.vae, self.objective = vae, objective
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -self.objective(self.vae, x).surrogate.mean()
+
+
+def check_trace(vae: Any, objective: Any, x: Tensor) -> None:
+    """Loss and gradients trace whole, read nothing back, and give what they give untraced, at equal noise."""
+    objective(vae, x)  # a baseline takes its size from the first batch
+    step = Step(vae, objective)
+    parameters = {n: p.detach() for n, p in step.named_parameters()}
+    buffers = dict(step.named_buffers())
+
+    def f(parameters: Any, buffers: Any, x: Tensor) -> Any:
+        leaves = {n: p.detach().requires_grad_() for n, p in parameters.items()}
+        loss = functional_call(step, leaves | buffers, (x,))
+        return loss.detach(), *torch.autograd.grad(loss, list(leaves.values()))
+
+    with pyro.validation_enabled(False):
+        graph = make_fx(f, tracing_mode="fake")(parameters, buffers, x)
+    assert "_local_scalar_dense" not in graph.code
+    values = []
+    for function in (f, graph):
+        torch.manual_seed(5)
+        values.append(function(parameters, {n: b.clone() for n, b in buffers.items()}, x))  # a running mean moves
+    assert len(values[0]) == 1 + len(parameters)
+    for a, b in zip(*values, strict=True):
+        torch.testing.assert_close(a, b)
+    torch.manual_seed(6)
+    assert graph(parameters, buffers, x)[0] != values[1][0]  # the noise is drawn anew, not frozen
+
+
+def check_device(build: Callable[[], Any], objective: Callable[[], Any], data: Callable[..., Tensor]) -> None:
+    """Everything stays where the module is: a CPU tensor among CUDA ones is refused."""
+    with fake_cuda():
+        with torch.device("cuda"):
+            vae, o, x = build(), objective(), data(dtype=torch.float32)
+        d = pv.densities(vae, x, 3)
+        assert d.log_weight.device.type == d.log_global.device.type == "cuda"
+        e = o(vae, x)
+        assert e.bound.device.type == e.surrogate.device.type == "cuda"
+        if torch.cuda.is_available():  # autograd asks the driver for a stream
+            for g in torch.autograd.grad(e.surrogate.mean(), list(vae.parameters())):
+                assert g.device.type == "cuda"
 
 
 @contextmanager

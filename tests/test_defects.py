@@ -14,8 +14,8 @@ import torch.nn as nn
 from conftest import F64, Global, LinearGaussian, gradients, small_data, small_vae, z_test
 from pyro.infer import RenyiELBO
 from scipy import stats
-from test_objectives import OBJECTIVES
 from torch.distributions import kl_divergence
+from zoo import OBJECTIVES
 
 import pyrovae as pv
 from pyrovae.objectives import (

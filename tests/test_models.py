@@ -12,8 +12,20 @@ import pytest
 import torch
 import torch.nn as nn
 import yaml
-from conftest import EVENT, F64, LIKELIHOODS, NETWORKS, fake_cuda, gradients, reached, small_data, small_vae, z_test
-from test_objectives import check_device, check_trace
+from conftest import (
+    EVENT,
+    F64,
+    LIKELIHOODS,
+    NETWORKS,
+    check_device,
+    check_trace,
+    fake_cuda,
+    gradients,
+    reached,
+    small_data,
+    small_vae,
+    z_test,
+)
 from torch.distributions import kl_divergence
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx

@@ -184,7 +184,7 @@ def _densities(vae: GenerativeProgram, x: Tensor, particles: int, layout: Layout
         return {n: read_site(s, shape, particle, "guide") for n, s in sample_sites(trace)}, marked.shared
 
     posterior, shared = guide(how.given, how.drawn)
-    passed = {n: s.value.view_as(s.value) for n, s in posterior.items()}
+    passed = {n: s.value.detach() if how.still else s.value.view_as(s.value) for n, s in posterior.items()}
     values = {n: _hand_over(v, posterior[n], shape, summed, layout) for n, v in passed.items()}
     marked = Enumerated("model", marks.model, set(posterior))
     with torch.no_grad() if how.still else nullcontext():
