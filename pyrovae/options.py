@@ -65,9 +65,15 @@ class Parser(ArgumentParser):
             known = [o for action in self._actions for o in action.option_strings if o.startswith("--")]
             return f"unknown option {unknown[0]!r}; {nearest(unknown[0].split('=')[0], known, remedy)}"
         message = re.sub(r"<class '(\w+)'>", r"\1", message).replace("Parser key", "option")
-        stray = re.search(r"class_path '[\w.]*\.(\w+)':.*Option '(\w+)' is not accepted", message)
+        stray = re.search(r"class_path '([\w.]+)':.*Option '(\w+)' is not accepted", message)
         if stray:
-            return f"{stray[1]} has no option {stray[2]!r}. {remedy}"
+            cls = load_class(stray[1])
+            if stray[2] in (reasons := getattr(cls, "refused", {})):
+                return f"{cls.__name__} has no {stray[2]}: {reasons[stray[2]]}"
+            filled = {n for base, _, names in PARTS.values() if issubclass(cls, base) for n in names}
+            known = [n for n in inspect.signature(cls.__init__).parameters if n not in filled | {"self"}]
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            return f"{cls.__name__} has no option {stray[2]!r}; {takes}. {remedy}"
         key, given = re.search(r'option "([\w.]+)"', message), re.search(r"Given value: (\S+)", message)
         if key and given:  # one of several types: jsonargparse tells of each
             action = next((a for a in self._actions if a.dest == key[1]), None)

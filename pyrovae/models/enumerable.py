@@ -29,8 +29,8 @@ class EnumerableVAE(Configured, nn.Module):
 
         p(x) = Σ_s p(x, z_s),    p(z_s | x) = p(x, z_s) / p(x),    ELBO = Σ_s q(z_s | x) log p(x, z_s) / q(z_s | x)
 
-    Objectives sum over z as well, or, with enumerate=False, draw it as for a `VAE`, so that what they estimate can be held
-    against these sums. All are differentiable in every parameter: they say what a gradient is to be, too.
+    Objectives sum over z as well, or, with enumerate=False, draw it as for a `VAE`, so that what they estimate can be
+    held against these sums. All are differentiable in every parameter: they say what a gradient is to be, too.
 
     Args:
         prior: p(z), a module that returns a distribution over few values: S = 2^L for priors.Bernoulli(L), S = L for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..program import GenerativeProgram
+
+_PLAIN = str | int | float
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
         """The bound and its surrogate for data x [B, *event]."""
+
+    def extra_repr(self) -> str:
+        """The options that are not at their defaults."""
+        options = inspect.signature(type(self).__init__).parameters.values()
+        set_to = {p.name: getattr(self, p.name) for p in options if isinstance(getattr(self, p.name, None), _PLAIN)}
+        return ", ".join(f"{p.name}={set_to[p.name]!r}" for p in options if set_to.get(p.name, p.default) != p.default)
 
     def advance(self, epochs: float) -> None:
         """Training has moved on by this many epochs; for objectives with a schedule."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -83,13 +83,15 @@ class Weighted(Objective):
     fixed = ("score", "vimco")  # those that hold the draws fixed
     independent = ("dreg", "score", "vimco")  # those for rows that have no draw in common
 
+    refused: ClassVar[dict[str, str]] = {  # options that may well be asked for, and why there are none
+        "kl": "draws are weighed by p(x, z) / q(z | x), and a closed-form rate is not that of a draw: the result would "
+        "be no such bound. Leave kl out, or use ELBO(kl='analytic') or BetaELBO"
+    }
+
     def __new__(cls, *args: Any, **options: Any) -> Weighted:
-        """Refuses a closed-form rate, which every bound of this kind might be asked for."""
-        if "kl" in options:
-            raise ValueError(
-                f"{cls.__name__} weighs draws by p(x, z) / q(z | x), and a closed-form rate is not that of a draw: the "
-                "result would be no such bound. Leave kl out, or use ELBO(kl='analytic') or BetaELBO"
-            )
+        """Refuses such an option with its reason."""
+        for name in cls.refused.keys() & options.keys():
+            raise ValueError(f"{cls.__name__} has no {name}: {cls.refused[name]}")
         return super().__new__(cls)
 
     def __init__(self, particles: int, gradient: str = "pathwise", least: int = 1) -> None:
