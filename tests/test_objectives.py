@@ -590,3 +590,49 @@ def test_fake_cuda_finds_a_stray_tensor():
 
     with pytest.raises(RuntimeError, match=r"cuda|device"):
         check_device(stray, lambda: ELBO(2), small_data)
+
+
+# What the table in docs/objectives.md says of cost
+
+
+def rows_per_datum(vae, objective, x):
+    """Rows through encoder and decoder for each datum, forward and backward."""
+    seen = {"encoder": 0, "encoder back": 0, "decoder": 0, "decoder back": 0}
+
+    def count(name):
+        def hook(module, inputs, output):
+            seen[name] += len(output)
+            if output.requires_grad:
+                output.register_hook(lambda g: seen.__setitem__(f"{name} back", seen[f"{name} back"] + len(g)))
+
+        return hook
+
+    hooks = [
+        network.register_forward_hook(count(name))
+        for name, network in (("encoder", vae.posterior.network), ("decoder", vae.likelihood.network))
+    ]
+    objective(vae, x).surrogate.mean().backward()
+    for h in hooks:
+        h.remove()
+    return [n / len(x) for n in seen.values()]
+
+
+OTHER_COST = {  # encoder, decoder forward and backward; else 1 and the number of draws
+    "IWAE backward 1": (2, 4, 1),
+    "IWAE backward 2": (2, 5, 2),
+    "wake and sleep": (2, 4, 3),
+    "sleep": (2, 2, 1),
+    "beta-TC": (2, 3, 3),
+    "DisARM": (1, 2, 2),
+    "DisARM of two pairs": (1, 4, 4),
+    "REBAR": (1, 9, 9),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_cost(name):
+    vae, objective, x = vae_for(name), ALL[name](), small_data(dtype=torch.float32)
+    objective(vae, x)  # what is found out about a program is found once
+    draws = getattr(objective, "draws", getattr(objective, "particles", None))
+    encoder, forward, backward = OTHER_COST.get(name, (1, draws, draws))
+    assert rows_per_datum(vae, objective, x) == [encoder, encoder, forward, backward]

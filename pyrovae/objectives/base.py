@@ -38,10 +38,11 @@ class Objective(nn.Module, ABC):
         """The bound and its surrogate for data x [B, *event]."""
 
     def extra_repr(self) -> str:
-        """The options that are not at their defaults."""
+        """The number of particles, and the options that are not at their defaults."""
         options = inspect.signature(type(self).__init__).parameters.values()
         set_to = {p.name: getattr(self, p.name) for p in options if isinstance(getattr(self, p.name, None), _PLAIN)}
-        return ", ".join(f"{p.name}={set_to[p.name]!r}" for p in options if set_to.get(p.name, p.default) != p.default)
+        told = [p.name for p in options if set_to.get(p.name, p.default) != p.default or p.name == "particles"]
+        return ", ".join(f"{name}={set_to[name]!r}" for name in told)
 
     def advance(self, epochs: float) -> None:
         """Training has moved on by this many epochs; for objectives with a schedule."""
