@@ -61,11 +61,14 @@ class RunningMean(Baseline):
 
 
 class NetworkBaseline(Baseline):
-    """b(x), a network trained by (log w − b(x))² beside the model; its size comes from the first batch."""
+    """b(x) = running mean + a network, trained by (log w − b(x))² beside the model; its size is that of the first batch.
+
+    Reference: Mnih and Gregor, "Neural variational inference and learning in belief networks", 2014.
+    """
 
     def __init__(self, hidden: int = 100) -> None:
         super().__init__()
-        self.hidden = hidden
+        self.hidden, self.mean = hidden, RunningMean()
         self.network: nn.Module | None = None
 
     def _build(self, inputs: int, like: Tensor) -> nn.Module:
@@ -85,7 +88,8 @@ class NetworkBaseline(Baseline):
         rows = x.reshape(len(x), -1).to(value.dtype)
         if self.network is None:
             self.network = self._build(rows.shape[1], value)
-        b = self.network(rows).squeeze(-1).expand_as(value)
+        mean, _ = self.mean(x, value)
+        b = mean + self.network(rows).squeeze(-1)  # [K, B] + [B]
         return b.detach(), -(value - b).square().mean(0)
 
 
