@@ -61,7 +61,7 @@ class RunningMean(Baseline):
 
 
 class NetworkBaseline(Baseline):
-    """b(x) = running mean + a network, trained by (log w − b(x))² beside the model; its size is that of the first batch.
+    """b(x) = running mean + a network, trained by (log w − b(x))² beside the model; the first batch gives its size.
 
     Reference: Mnih and Gregor, "Neural variational inference and learning in belief networks", 2014.
     """
