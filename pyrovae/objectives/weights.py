@@ -62,8 +62,9 @@ def surrogate(who: str, d: Densities, w: Weights) -> Tensor:
     elif w.path is w.model:
         terms = w.model * (d.log_joint - d.log_sampled)
     else:  # ∂ log p / ∂z is taken once, for the model, and rescaled on its way to the guide
-        model = torch.maximum(w.model, TINY * w.path.abs())  # a ratio to divide by
-        d.scale_path(w.path / model.clamp_min(torch.finfo(model.dtype).tiny))
+        least = (TINY * w.path.abs()).clamp_min(torch.finfo(w.path.dtype).tiny)
+        model = torch.where(w.model.abs() < least, least, w.model)  # to divide by
+        d.scale_path(w.path / model)
         terms = model * d.log_joint - w.path * d.log_sampled
     if w.path is not None and w.score is not None:
         terms = terms + (w.path + w.score) * d.log_score
