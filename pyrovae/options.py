@@ -74,6 +74,13 @@ class Parser(ArgumentParser):
             known = [n for n in inspect.signature(cls.__init__).parameters if n not in filled | {"self"}]
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             return f"{cls.__name__} has no option {stray[2]!r}; {takes}. {remedy}"
+        of_part = re.search(
+            r"""class_path '([\w.]+)': option "(\w+)".* NestedArg\(key='\2', val='?(.*?)'?\)""", message
+        )
+        if of_part:
+            cls = load_class(of_part[1])
+            meant = inspect.signature(cls.__init__).parameters[of_part[2]].annotation
+            return f"{cls.__name__} expects {of_part[2]} as {meant}, got {of_part[3]}. {remedy}"
         key, given = re.search(r'option "([\w.]+)"', message), re.search(r"Given value: (\S+)", message)
         if key and given:  # one of several types: jsonargparse tells of each
             action = next((a for a in self._actions if a.dest == key[1]), None)

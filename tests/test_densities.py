@@ -916,3 +916,28 @@ def test_seeded_leaves_the_stream():
     with pv.program.seeded(None):
         torch.rand(3)
     assert not torch.equal(torch.get_rng_state(), before)
+
+
+MISMATCHED = {
+    "normal draws of a coin": (dist.Bernoulli(torch.tensor(0.5)), dist.Normal(0.0, 1.0)),
+    "coins for a normal": (dist.Normal(0.0, 1.0), dist.Bernoulli(torch.tensor(0.5))),
+    "draws outside": (dist.Gamma(1.0, 1.0), dist.Normal(-9.0, 0.1)),
+    "more values": (dist.Categorical(torch.ones(2)), dist.Categorical(torch.tensor([0.0, 0.0, 1.0]))),
+}
+
+
+@pytest.mark.parametrize("case", MISMATCHED)
+def test_prior_and_posterior_of_other_values(case):
+    """Refused in one sentence, before any number comes of it; without Pyro's validation it is not looked at."""
+    p, q = MISMATCHED[case]
+
+    def program(x, guide):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", q if guide else p)
+            if not guide:
+                pyro.sample("x", dist.Normal(z * 1.0, 1.0), obs=x)
+
+    vae = types.SimpleNamespace(model=lambda x: program(x, False), guide=lambda x: program(x, True))
+    words = rf"site 'z' is {type(p).__name__} in the model, .*{type(q).__name__} in the guide.* the same values"
+    with pytest.raises(ValueError, match=words):
+        pv.densities(vae, torch.randn(3), 2)

@@ -557,7 +557,7 @@ def test_enumerable_on_the_command_line(tmp_path, capsys):
     [
         (["LinearGaussian", "--noise", "isotropc"], "unknown noise 'isotropc'; did you mean 'isotropic'?"),
         (["LinearGaussian", "--posterior", "DiagonalNorma"], "did you mean 'DiagonalNormal'?"),
-        (["LinearGaussian", "--posterior", "Bernoulli"], "use elbo"),
+        (["LinearGaussian", "--posterior", "Bernoulli"], "give prior and posterior the same values"),
         (["LinearGaussian", "--latent", "0"], "LinearGaussian.build expects latent of at least 1, got 0"),
         (["--posterior", "exact"], "unknown posterior 'exact'"),
         (["EnumerableVAE", "--prior", "StandardNormal"], "EnumerableVAE expects a prior over at most 65536 values"),
@@ -568,7 +568,7 @@ def test_enumerable_on_the_command_line(tmp_path, capsys):
 def test_bad_words(words, message, tmp_path, capsys):
     status, said = train(tmp_path / "r", capsys, *words)
     assert status == 2
-    assert message in said.replace("Use ELBO", "use elbo")
+    assert message in said
     assert not (tmp_path / "r").exists()
 
 

@@ -56,7 +56,10 @@ def _check_weights(who: str, **weights: float) -> None:
 def _batch_of_draws(who: str, d: Densities) -> None:
     """Refuse a batch of one, and values that are not drawn. Raises ValueError."""
     if d.shape[1] < 2:
-        raise ValueError(f"{who} compares the codes of a batch and needs at least two data, got 1")
+        raise ValueError(
+            f"{who} compares the codes of a batch and needs at least two data, got 1; choose a batch_size that leaves "
+            "no batch of one"
+        )
     if d.enumerated:
         raise ValueError(
             f"{who} compares the draws of a batch, and {', '.join(map(repr, sorted(d.enumerated)))} is marked for "

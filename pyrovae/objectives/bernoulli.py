@@ -68,8 +68,8 @@ def _bernoulli(who: str, d: Densities) -> Site:
     if len(sites) != 1 or family(sites[0].distribution) != "Bernoulli" or sites[0].reparametrised:
         got = ", ".join(f"{s.name!r} ({family(s.distribution)})" for s in sites)
         raise ValueError(
-            f"{who} is for a guide of one Bernoulli site, got {got}; use IWAE(gradient='vimco') or "
-            "ELBO(gradient='score', baseline='leave_one_out') for other discrete latents, gradient='stl' for continuous"
+            f"{who} is for a guide of one Bernoulli site, got {got}; give the model Bernoulli latents (prior and "
+            "posterior Bernoulli), or use IWAE(gradient='vimco') for other discrete latents, ELBO for continuous ones"
         )
     return sites[0]
 

@@ -52,7 +52,8 @@ class IWAE(Weighted):
             check_particles("IWAE", backward_particles, "backward_particles")
             if backward_particles > particles:
                 raise ValueError(
-                    f"IWAE expects at most particles={particles} backward_particles, got {backward_particles}"
+                    f"IWAE expects backward_particles of at most particles={particles}, got {backward_particles}; it "
+                    "draws them from those"
                 )
             if gradient in self.fixed:
                 raise ValueError(

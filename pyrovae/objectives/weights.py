@@ -101,7 +101,8 @@ class Weighted(Objective):
         check_particles(who, particles)
         check_gradient(who, gradient, self.gradients)
         if particles < least:
-            raise ValueError(f"{who} expects at least {least} particles, got {particles}: it compares them")
+            which = f" with gradient={gradient!r}" if len(self.gradients) > 1 else ""
+            raise ValueError(f"{who}{which} compares particles and expects at least {least}, got {particles}")
         self.particles, self.gradient = particles, gradient
 
     @property

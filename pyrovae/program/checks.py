@@ -108,6 +108,29 @@ def check_finite(who: str, x: Tensor) -> None:
         raise ValueError(f"{who} expects finite numbers, got {bad} that are NaN or infinite; remove or impute them")
 
 
+def check_latent(name: str, prior: Any, posterior: Any, value: Tensor) -> None:
+    """Refuse draws of the guide that the model's site cannot take. Reads values back, as `check_support` does.
+
+    Raises ValueError: who, expected, got, remedy.
+    """
+    try:
+        p, q = prior.support, posterior.support
+    except NotImplementedError:  # a distribution that does not say
+        return
+    if p.is_discrete != q.is_discrete or not bool(p.check(value).all()):
+        raise ValueError(
+            f"site {name!r} is {family(prior)} in the model, with values in {_plain(p)}, and {family(posterior)} in "
+            f"the guide, with values in {_plain(q)}; give prior and posterior the same values"
+        )
+
+
+def _plain(support: Any) -> Any:
+    """A constraint without its event dimensions."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
+
+
 def check_support(name: str, distribution: Any, x: Tensor) -> None:
     """Refuse data that the likelihood gives no density to. Reads values back: for the start, not for the step.
 
@@ -124,7 +147,7 @@ def check_support(name: str, distribution: Any, x: Tensor) -> None:
     support = distribution.support
     if not bool(support.check(x).all()):
         raise ValueError(
-            f"likelihood {kind} expects {_SUPPORTS.get(kind, f'values in {support}')}, got values from "
+            f"likelihood {kind} expects {_SUPPORTS.get(kind, f'values in {_plain(support)}')}, got values from "
             f"{float(x.min()):.4g} to {float(x.max()):.4g} at site {name!r}. "
             f"{_REMEDIES.get(kind, 'Change one or the other.')}"
         )

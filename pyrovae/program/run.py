@@ -26,6 +26,7 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from .checks import (
     check_arguments,
     check_finite,
+    check_latent,
     check_observed,
     check_shared,
     check_support,
@@ -199,6 +200,8 @@ def _densities(vae: GenerativeProgram, x: Tensor, particles: int, layout: Layout
         prior, likelihood, posterior, shape, size, particles, enumerated, shared, summed, passed, lambda v: guide(v)[0]
     )
     if pyro.infer.util.is_validation_enabled():
+        for name, q in posterior.items():
+            check_latent(name, prior[name].distribution, q.distribution, prior[name].value)
         for site in likelihood.values():
             check_support(site.name, site.distribution, site.value)
     return found

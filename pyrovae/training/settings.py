@@ -106,6 +106,9 @@ def check_data(vae: Any, objective: Objective, data: Dataset, batch_size: int, d
     counter = FlopCounterMode(display=False)
     with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False), counter:
         objective(vae, x)
+    for rest in {data.size(split) % batch_size for split in ("train", "validation")} - {0}:
+        with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False):
+            objective(vae, x[:rest])  # the last batch of an epoch, refused here if at all
     for split in ("train", "validation") if sites else ():
         batches = data.batches(split, batch_size, shuffle=False, device=device) if data.size(split) else ()
         for rows in itertools.islice(batches, max(1, 100_000 // batch_size)):
