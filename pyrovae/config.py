@@ -163,6 +163,6 @@ def find_class(name: str, base: type, package: str) -> type:
     if "." in name:
         cls = load_class(name)
         if not issubclass(cls, base):
-            raise ValueError(f"{name!r} is not a {kind}; its class must be a {base.__module__}.{base.__name__}")
+            raise ValueError(f"{name!r} is no {kind}; its class must be a {base.__module__}.{base.__name__}")
         return cls
     raise ValueError(f"unknown {kind} {name!r}; {nearest(name, known)}")

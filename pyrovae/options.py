@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch.nn as nn
 import yaml
@@ -79,7 +79,8 @@ class Parser(ArgumentParser):
         )
         if of_part:
             cls = load_class(of_part[1])
-            meant = inspect.signature(cls.__init__).parameters[of_part[2]].annotation
+            kind = get_type_hints(cls.__init__)[of_part[2]]
+            meant = kind.__name__ if inspect.isclass(kind) else str(kind).replace("typing.", "")
             return f"{cls.__name__} expects {of_part[2]} as {meant}, got {of_part[3]}. {remedy}"
         key, given = re.search(r'option "([\w.]+)"', message), re.search(r"Given value: (\S+)", message)
         if key and given:  # one of several types: jsonargparse tells of each

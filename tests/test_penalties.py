@@ -117,7 +117,9 @@ def test_beta_tc_weighs_each_part():
 
 def test_beta_tc_refuses_what_does_not_factorise():
     vae = LinearGaussian()
-    with pytest.raises(ValueError, match=r"needs log q\(z_j \| x\) of each dimension.*'z' is MultivariateNormal"):
+    with pytest.raises(
+        ValueError, match=r"BetaTCVAE takes log q\(z_j \| x\) of each dimension.*'z' is MultivariateNormal"
+    ):
         BetaTCVAE()(vae, vae.data(5))
 
 
@@ -175,8 +177,8 @@ def test_info_vae_draws_a_hierarchy_from_the_model():
     w, v, s, t = vae.theta.detach()
     z1 = w * torch.randn(1000, 1, dtype=F64) + s * torch.randn(1000, 1, dtype=F64)
     x = v * z1 + t * torch.randn(1000, 1, dtype=F64)
+    e = run(InfoVAE(1.0, scale=1.0), vae, x)
     with torch.no_grad():
-        e = run(InfoVAE(1.0, scale=1.0), vae, x)
         distance = (drawn(vae, x, 1).log_likelihood[0] - e.surrogate)[0]
         swapped = mmd(codes(drawn(vae, x, 1))[0].flip(-1), codes(drawn(vae, x, 1, seed=6))[0])
     assert abs(distance) < 0.02 < swapped
@@ -223,18 +225,18 @@ def test_a_batch_of_draws_is_needed(objective):
     with pytest.raises(ValueError, match=rf"{who} compares the codes of a batch and needs at least two data, got 1"):
         objective(vae, vae.data(1))
     marked = Mixture("yz")
-    with pytest.raises(ValueError, match=rf"{who} compares the draws of a batch, and 'y' is marked.*relaxed posterior"):
+    with pytest.raises(ValueError, match=rf"{who} draws every site of the guide, and 'y' is marked.*relaxed posterior"):
         objective(marked, marked.data(3))
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Capacity(-1.0), "Capacity expects capacity of at least 0, got -1"),
-        (lambda: Capacity(gamma=math.nan), "Capacity expects gamma of at least 0, got nan"),
-        (lambda: BetaTCVAE(-1.0), "BetaTCVAE expects beta of at least 0, got -1"),
+        (lambda: Capacity(-1.0), "Capacity expects capacity as a finite number of at least 0, got -1"),
+        (lambda: Capacity(gamma=math.nan), "Capacity expects gamma as a finite number of at least 0, got nan"),
+        (lambda: BetaTCVAE(-1.0), "BetaTCVAE expects beta as a finite number of at least 0, got -1"),
         (lambda: InfoVAE(1.5), "InfoVAE expects alpha of at most 1, got 1.5: the rate must not be rewarded"),
-        (lambda: InfoVAE(scale=-1.0), "InfoVAE expects scale of at least 0, got -1"),
+        (lambda: InfoVAE(scale=-1.0), "InfoVAE expects scale as a finite number of at least 0, got -1"),
         (lambda: DIPVAE(kind=3), r"DIPVAE expects kind 1 \(means\) or 2 \(draws\), got 3"),
         (lambda: DIPVAE(particles=0), "DIPVAE expects particles as a whole number of at least 1, got particles=0"),
     ],

@@ -18,12 +18,16 @@ from ..program import (
     GenerativeProgram,
     Site,
     check_particles,
+    check_repeatable,
     densities,
     family,
     guide_sites,
+    unwrapped,
 )
-from .base import Estimate, Objective
+from .base import Estimate, Objective, check_nonnegative
 from .elbo import rate
+
+_RELAX = "take the mark off and use a relaxed posterior, or use BetaTCVAE"
 
 
 class Penalised(Objective):
@@ -43,27 +47,21 @@ class Penalised(Objective):
         d = densities(vae, x, self.particles, exact=True)
         d.local_only(type(self).__name__)
         d.reparametrised(type(self).__name__)
+        bound = d.mean(d.log_weight).detach()
+        if not torch.is_grad_enabled():  # nothing is followed
+            return Estimate(bound, bound)
         surrogate = d.log_likelihood - self.penalty(vae, x, d)
-        return Estimate(d.mean(d.log_weight).detach(), d.mean(surrogate))
+        return Estimate(bound, d.mean(surrogate))
 
 
-def _check_weights(who: str, **weights: float) -> None:
-    for name, value in weights.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{who} expects {name} of at least 0, got {value}")
-
-
-def _batch_of_draws(who: str, d: Densities) -> None:
-    """Refuse a batch of one, and values that are not drawn. Raises ValueError."""
+def _check_batch(who: str, d: Densities) -> None:
+    """Refuse what has no aggregate posterior: a program without latents, a batch of one. Raises ValueError."""
+    if not d.posterior:
+        raise ValueError(f"{who} is about the latents of a batch, and the program has none; use ELBO")
     if d.shape[1] < 2:
         raise ValueError(
             f"{who} compares the codes of a batch and needs at least two data, got 1; choose a batch_size that leaves "
             "no batch of one"
-        )
-    if d.enumerated:
-        raise ValueError(
-            f"{who} compares the draws of a batch, and {', '.join(map(repr, sorted(d.enumerated)))} is marked for "
-            "enumeration in the guide; take the mark off and use a relaxed posterior, or use BetaTCVAE"
         )
 
 
@@ -85,7 +83,7 @@ class Capacity(Penalised):
 
     def __init__(self, capacity: float = 25.0, warmup: float = 50.0, gamma: float = 30.0, particles: int = 1) -> None:
         super().__init__(particles)
-        _check_weights("Capacity", capacity=capacity, warmup=warmup, gamma=gamma)
+        check_nonnegative("Capacity", capacity=capacity, warmup=warmup, gamma=gamma)
         self.capacity, self.warmup, self.gamma = capacity, warmup, gamma
         self.register_buffer("epoch", torch.zeros(()))
 
@@ -118,11 +116,13 @@ class BetaTCVAE(Penalised):
 
     def __init__(self, beta: float = 6.0, alpha: float = 1.0, gamma: float = 1.0, particles: int = 1) -> None:
         super().__init__(particles)
-        _check_weights("BetaTCVAE", alpha=alpha, beta=beta, gamma=gamma)
+        check_nonnegative("BetaTCVAE", alpha=alpha, beta=beta, gamma=gamma)
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
 
     def penalty(self, vae: GenerativeProgram, x: Tensor, d: Densities) -> Tensor:
         """The weighted rate, [K, B]."""
+        _check_batch("BetaTCVAE", d)
+        check_repeatable(vae)
         whole, parts = aggregate(vae, x, d)
         information = d.log_posterior - whole
         return self.alpha * information + self.beta * (whole - parts) + self.gamma * (parts - d.log_prior)
@@ -150,13 +150,11 @@ def aggregate(vae: GenerativeProgram, x: Tensor, d: Densities) -> tuple[Tensor, 
 
 def _by_dimension(site: Site) -> Tensor:
     """log q of every dimension of a factorised site: [K, B, L]."""
-    base = site.distribution
-    while isinstance(base, torch.distributions.Independent):
-        base = base.base_dist
+    base = unwrapped(site.distribution)
     if base.event_shape:
         raise ValueError(
-            f"the total correlation needs log q(z_j | x) of each dimension, and site {site.name!r} is "
-            f"{family(site.distribution)}, which does not factorise; use DiagonalNormal, or InfoVAE"
+            f"BetaTCVAE takes log q(z_j | x) of each dimension, and site {site.name!r} is {family(base)}, which does "
+            "not factorise; use DiagonalNormal, or InfoVAE"
         )
     return _flat(site, base.log_prob(site.value))
 
@@ -178,14 +176,15 @@ class InfoVAE(Penalised):
 
     def __init__(self, alpha: float = 0.0, scale: float = 10.0, particles: int = 1) -> None:
         super().__init__(particles)
-        _check_weights("InfoVAE", scale=scale)
+        check_nonnegative("InfoVAE", scale=scale)
         if not alpha <= 1:
             raise ValueError(f"InfoVAE expects alpha of at most 1, got {alpha}: the rate must not be rewarded")
         self.alpha, self.scale = alpha, scale
 
     def penalty(self, vae: GenerativeProgram, x: Tensor, d: Densities) -> Tensor:
         """The rate, and MMD² between all draws."""
-        _batch_of_draws("InfoVAE", d)
+        _check_batch("InfoVAE", d)
+        d.drawn_only("InfoVAE", _RELAX)
         prior = _prior_draws(vae, x, d)
         kl = (1 - self.alpha) * rate(d, "sampled") if self.alpha != 1 else torch.zeros_like(d.log_likelihood)
         return kl + self.scale * mmd(codes(d)[0], prior)
@@ -231,7 +230,8 @@ def mmd(a: Tensor, b: Tensor) -> Tensor:
 class DIPVAE(Penalised):
     """The rate, plus λ_od Σ_{i≠j} C_ij² + λ_d Σ_i (C_ii − 1)² for a covariance C over the batch.
 
-    C is that of the means of q(z | x) (kind 1), or of q(z) itself, the mean covariance of q(z | x) added (kind 2).
+    C is that of the means of q(z | x) (kind 1), or of q(z) itself (kind 2): the variances of q(z | x) added for one
+    factorised site, and the covariance of the draws otherwise.
     Pathwise; both estimates of C have a bias of order 1/B in their squares.
 
     Args:
@@ -246,21 +246,36 @@ class DIPVAE(Penalised):
 
     def __init__(self, off_diagonal: float = 10.0, diagonal: float = 10.0, kind: int = 2, particles: int = 1) -> None:
         super().__init__(particles)
-        _check_weights("DIPVAE", off_diagonal=off_diagonal, diagonal=diagonal)
+        check_nonnegative("DIPVAE", off_diagonal=off_diagonal, diagonal=diagonal)
         if kind not in (1, 2):
             raise ValueError(f"DIPVAE expects kind 1 (means) or 2 (draws), got {kind!r}")
         self.off_diagonal, self.diagonal, self.kind = off_diagonal, diagonal, kind
 
     def penalty(self, vae: GenerativeProgram, x: Tensor, d: Densities) -> Tensor:
         """The rate, and the distance of C from the identity."""
-        _batch_of_draws("DIPVAE", d)
-        sites = d.posterior.values()
-        means = torch.cat([_flat(s, s.distribution.mean.expand(s.value.shape)) for s in sites], -1)[0]
-        centred = means - means.mean(0)
-        c = centred.T @ centred / len(x)  # [L, L]
-        if self.kind == 2:
-            variances = [_flat(s, s.distribution.variance.expand(s.value.shape)) for s in sites]
-            c = c + torch.cat(variances, -1)[0].mean(0).diag()
+        _check_batch("DIPVAE", d)
+        d.drawn_only("DIPVAE", _RELAX)
+        c = self.covariance(d)  # [L, L]
         diagonal = c.diagonal()
         off = c.square().sum() - diagonal.square().sum()
         return rate(d, "analytic") + self.off_diagonal * off + self.diagonal * (diagonal - 1).square().sum()
+
+    def covariance(self, d: Densities) -> Tensor:
+        """C, [L, L]."""
+        sites = list(d.posterior.values())
+        factorised = len(sites) == 1 and not unwrapped(sites[0].distribution).event_shape
+        try:
+            if self.kind == 2 and not factorised:
+                raise NotImplementedError
+            means = torch.cat([_flat(s, s.distribution.mean.expand(s.value.shape)) for s in sites], -1)[0]
+            within = [_flat(s, s.distribution.variance.expand(s.value.shape)) for s in sites if self.kind == 2]
+        except NotImplementedError:  # a hierarchy, dependent dimensions, or moments that are not known: its draws
+            if self.kind == 1:
+                raise ValueError(
+                    f"DIPVAE of kind 1 takes the means of q(z | x), and {family(sites[0].distribution)} has none that "
+                    "are known; use kind 2"
+                ) from None
+            means, within = codes(d).flatten(0, 1), []
+        centred = means - means.mean(0)
+        c = centred.T @ centred / len(means)
+        return c + within[0][0].mean(0).diag() if within else c

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -12,6 +13,13 @@ from torch import Tensor
 from ..program import GenerativeProgram
 
 _PLAIN = str | int | float
+
+
+def check_nonnegative(who: str, **values: float) -> None:
+    """Refuse what is no finite number of at least 0. Raises ValueError."""
+    for name, value in values.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{who} expects {name} as a finite number of at least 0, got {value}")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ..program import Densities, GenerativeProgram, Site, check_particles, densities, family
-from .base import Estimate, Objective
+from ..program import Densities, GenerativeProgram, Site, check_particles, densities, family, unwrapped
+from ..relaxed import check_temperature
+from .base import Estimate, Objective, check_nonnegative
 from .weights import Weights, surrogate
 
 
@@ -26,10 +27,7 @@ class _Draw(Messenger):
             return
         frames = {f.name: f.dim for f in msg["cond_indep_stack"]}
         dim = len(msg["fn"].batch_shape) + frames.get("particles", frames["data"])
-        base = msg["fn"]
-        while hasattr(base, "base_dist"):
-            base = base.base_dist
-        logits = base.logits.expand(msg["fn"].batch_shape + msg["fn"].event_shape)
+        logits = unwrapped(msg["fn"]).logits.expand(msg["fn"].batch_shape + msg["fn"].event_shape)
         msg["value"], msg["done"] = torch.cat(self.draw(logits.chunk(self.blocks, dim)[0]), dim), True
 
     def draw(self, logits: Tensor) -> list[Tensor]:
@@ -65,7 +63,7 @@ def _bernoulli(who: str, d: Densities) -> Site:
     """The one latent site, a Bernoulli. Raises ValueError for any other program."""
     d.local_only(who)
     sites = list(d.posterior.values())
-    if len(sites) != 1 or family(sites[0].distribution) != "Bernoulli" or sites[0].reparametrised:
+    if len(sites) != 1 or family(sites[0].distribution) != "Bernoulli":
         got = ", ".join(f"{s.name!r} ({family(s.distribution)})" for s in sites)
         raise ValueError(
             f"{who} is for a guide of one Bernoulli site, got {got}; give the model Bernoulli latents (prior and "
@@ -97,12 +95,9 @@ class DisARM(Objective):
         """The ELBO per datum."""
         d = densities(vae, x, 2 * self.pairs, drawn=_Antithetic())
         site = _bernoulli("DisARM", d)
-        base = site.distribution
-        while hasattr(base, "base_dist"):
-            base = base.base_dist
         f = d.log_weight.detach()  # [2·pairs, B]
         flat = (2 * self.pairs, x.shape[0], -1)
-        logits = site.arrange(base.logits.expand(site.value.shape)).reshape(flat)
+        logits = site.arrange(unwrapped(site.distribution).logits.expand(site.value.shape)).reshape(flat)
         b, other = site.arrange(site.value).reshape(flat).chunk(2)
         difference = (f[: self.pairs] - f[self.pairs :])[..., None]  # [pairs, B, 1]
         slope = difference * (b - other) * logits[: self.pairs].detach().abs().sigmoid() / 2
@@ -130,8 +125,8 @@ class REBAR(Objective):
     def __init__(self, particles: int = 1, temperature: float = 0.5, scale: float = 1.0) -> None:
         super().__init__()
         check_particles("REBAR", particles)
-        if not temperature > 0:
-            raise ValueError(f"REBAR expects a positive temperature, got {temperature}")
+        check_temperature("REBAR", temperature)
+        check_nonnegative("REBAR", scale=scale)
         self.particles, self.temperature, self.scale = particles, temperature, scale
 
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ..config import nearest
-from ..program import Densities, Detached, GenerativeProgram, Site, check_particles, densities
-from .base import Estimate, Objective
+from ..program import Densities, Detached, GenerativeProgram, Site, check_particles, densities, unwrapped
+from .base import Estimate, Objective, check_nonnegative
 from .baselines import Baseline, find_baseline
 from .weights import Weights, check_gradient, of_power_mean, surrogate
 
@@ -20,12 +20,12 @@ KL = Literal["analytic", "sampled"]
 
 def _check_kl(kl: str) -> None:
     if kl not in ("analytic", "sampled"):
-        raise ValueError(f"unknown kl {kl!r}; {nearest(kl, ['analytic', 'sampled'])}")
+        raise ValueError(f"unknown kl {kl!r}; {nearest(str(kl), ['analytic', 'sampled'])}")
 
 
 def site_rate(q: Site, p: Site, kl: KL) -> Tensor:
     """KL(q ‖ p) of one latent site given its parents' draws, [K, B] in nats: closed form where asked and known."""
-    if kl == "analytic":
+    if kl == "analytic" and q.mask is p.mask:  # log q and log p of a datum that one side leaves out are no pair
         try:
             return q.reduce(kl_divergence(q.distribution, p.distribution))
         except NotImplementedError:
@@ -105,11 +105,11 @@ class ELBO(Objective):
             return self._score(d, x)
         d.reparametrised("ELBO")
         elbo = d.log_likelihood - rate(d, self.kl)  # [K, B]
-        bound = d.mean(elbo + _shared(d))  # [K, B] -> [B]
+        bound = d.mean(elbo + _global(d))  # [K, B] -> [B]
         if self.gradient == "pathwise":
             return Estimate(bound.detach(), bound)
         weights = of_power_mean(d.log_weight.detach(), d.log_mass.detach(), 0, "stl")
-        return Estimate(bound.detach(), surrogate("ELBO", d, weights) + d.mean(_shared(d)))
+        return Estimate(bound.detach(), surrogate("ELBO", d, weights) + d.mean(_global(d)))
 
     def _score(self, d: Densities, x: Tensor) -> Estimate:
         d.local_only("ELBO with gradient='score'")
@@ -122,7 +122,7 @@ class ELBO(Objective):
         return Estimate(each.mean(0), surrogate("ELBO", d, score) + own)
 
 
-def _shared(d: Densities) -> Tensor:
+def _global(d: Densities) -> Tensor:
     """The share of one datum in the terms of the sites outside the data plate: [K, 1]."""
     return d.log_global[:, None] / d.data_size
 
@@ -161,9 +161,7 @@ class BetaELBO(Objective):
         super().__init__()
         check_particles("BetaELBO", particles)
         _check_kl(kl)
-        for name, value in (("beta", beta), ("warmup", warmup), ("free_bits", free_bits)):
-            if value < 0:
-                raise ValueError(f"BetaELBO expects {name} of at least 0, got {value}")
+        check_nonnegative("BetaELBO", beta=beta, warmup=warmup, free_bits=free_bits)
         self.beta, self.particles, self.warmup, self.free_bits, self.kl = beta, particles, warmup, free_bits, kl
         self.register_buffer("epoch", torch.zeros(()))
 
@@ -178,37 +176,32 @@ class BetaELBO(Objective):
         r, distortion = rate(d, self.kl), -d.log_likelihood  # [K, B]
         beta = self.beta * (self.epoch / self.warmup).clamp(max=1.0) if self.warmup else self.beta
         weighed = r if self.free_bits == 0 else self._free(d)
-        shared = _shared(d)
-        bound = d.mean(shared - (distortion + r))  # [K, B] -> [B]
-        return Estimate(bound.detach(), d.mean(shared - (distortion + beta * weighed)))
+        outside = _global(d)
+        bound = d.mean(outside - (distortion + r))  # [K, B] -> [B]
+        return Estimate(bound.detach(), d.mean(outside - (distortion + beta * weighed)))
 
     def _free(self, d: Densities) -> Tensor:
         """The rate with each latent dimension's mean over the batch held at λ from below: [K, B]."""
+        if d.summed > 1:  # the parts of a rate that is summed over are not to be told apart
+            parts = [rate(d, self.kl)[..., None]]
+        else:
+            parts = [_parts(q, d.prior[n], _form(d, n, self.kl)) for n, q in d.posterior.items() if q.local]
         total = torch.zeros_like(d.log_likelihood)
-        for name, q in d.posterior.items():
-            if q.local:
-                total = total + _floor(q, d.prior[name], _form(d, name, self.kl), self.free_bits)
+        for part in parts:  # [K, B, L]
+            mean = (d.log_mass.exp()[..., None] * part).sum(0).mean(0)
+            total = total + torch.where(mean > self.free_bits, part, self.free_bits).sum(-1)
         return total
 
 
-def _floor(q: Site, p: Site, kl: KL, floor: float) -> Tensor:
-    parts = _by_dimension(q, p) if kl == "analytic" else None
-    if parts is None:
-        whole = site_rate(q, p, kl)  # [K, B]
-        return torch.where(whole.mean() > floor, whole, floor)
-    held = torch.where(parts.mean((0, 1)) > floor, parts, floor)  # [K, B, L]
-    return held.flatten(2).sum(-1)
-
-
-def _by_dimension(q: Site, p: Site) -> Tensor | None:
-    """KL_j of every latent dimension, [K, B, *event], where both distributions factorise and a closed form is known."""
-    a, b = q.distribution, p.distribution
-    while isinstance(a, torch.distributions.Independent) and isinstance(b, torch.distributions.Independent):
-        a, b = a.base_dist, b.base_dist
-    if a is q.distribution or a.event_shape or b.event_shape:
-        return None
+def _parts(q: Site, p: Site, kl: KL) -> Tensor:
+    """KL_j of every latent dimension, [K, B, L], where both factorise and a closed form is known; else of the site."""
+    whole = site_rate(q, p, kl)[..., None]
+    a, b = unwrapped(q.distribution), unwrapped(p.distribution)
+    if kl == "sampled" or a.event_shape or b.event_shape or not q.distribution.event_shape or q.mask is not p.mask:
+        return whole
     try:
-        kl = kl_divergence(a, b)
+        each = kl_divergence(a, b)
     except NotImplementedError:
-        return None
-    return torch.stack([q.reduce(k) for k in kl.flatten(len(q.distribution.batch_shape)).unbind(-1)], -1)
+        return whole
+    each = each.expand(q.distribution.batch_shape + q.distribution.event_shape)
+    return torch.stack([q.reduce(k) for k in each.flatten(len(q.distribution.batch_shape)).unbind(-1)], -1)

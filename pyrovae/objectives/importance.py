@@ -7,14 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from ..program import GenerativeProgram, check_particles, densities
+from ..program import GenerativeProgram, check_particles, check_repeatable, densities
 from .base import Estimate
-from .weights import Weighted, Weights, of_power_mean, power_mean, shares, surrogate
-
-
-def log_mean_exp(log_weight: Tensor) -> Tensor:
-    """log (1/K Σ_k w_k): [K, B] -> [B]."""
-    return log_weight.logsumexp(0) - math.log(len(log_weight))
+from .weights import Weighted, Weights, check_several, of_power_mean, power_mean, shares, surrogate
 
 
 class IWAE(Weighted):
@@ -29,8 +24,8 @@ class IWAE(Weighted):
             "score": score function, unbiased, for discrete latents too; of high variance.
             "vimco": score function against the bound with each particle's weight replaced by the geometric mean of the
                 others; unbiased, for discrete latents too, K ≥ 2.
-        backward_particles: differentiate so many particles alone, drawn with probabilities w̃ (stratified): unbiased for
-            the same gradient, with K passes forward and this many backward through the decoder, and one more pass
+        backward_particles: differentiate so many particles m alone, drawn with probabilities w̃ (stratified): unbiased
+            for the same gradient, with K + m passes forward and m backward through the decoder, and one more pass
             through the encoder.
 
     References: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", 2016; Roeder, Wu and Duvenaud,
@@ -47,7 +42,9 @@ class IWAE(Weighted):
     gradients = ("pathwise", "stl", "dreg", "score", "vimco")
 
     def __init__(self, particles: int = 5, gradient: str = "pathwise", backward_particles: int | None = None) -> None:
-        super().__init__(particles, gradient, least=2 if gradient == "vimco" else 1)
+        super().__init__(particles, gradient)
+        if gradient == "vimco":
+            check_several("IWAE with gradient='vimco'", particles)
         if backward_particles is not None:
             check_particles("IWAE", backward_particles, "backward_particles")
             if backward_particles > particles:
@@ -79,12 +76,9 @@ class IWAE(Weighted):
         d = densities(vae, x, self.particles, exact=True, still=True)
         d.local_only("IWAE")
         d.reparametrised("IWAE")
-        if d.enumerated:
-            raise ValueError(
-                f"IWAE draws backward_particles, and {', '.join(map(repr, sorted(d.enumerated)))} is marked for "
-                "enumeration in the guide; leave backward_particles out, or the site out of the guide"
-            )
-        log_weight = d.log_weight.detach()
+        d.drawn_only("IWAE with backward_particles", "leave backward_particles out, or the site out of the guide")
+        check_repeatable(vae)
+        log_weight, log_mass = d.log_weight.detach(), d.log_mass.detach()
         v = log_weight.softmax(0)  # [K, B]
         chosen = stratified(v, m)  # [m, B]
         few = densities(vae, x, m, given=d.select(chosen))
@@ -95,7 +89,7 @@ class IWAE(Weighted):
             "stl": Weights(share, share.clone(), zero),
             "dreg": Weights(share, share * v.gather(0, chosen), zero),
         }[self.gradient]
-        return Estimate(log_mean_exp(log_weight), surrogate("IWAE", few, weights))
+        return Estimate(power_mean(log_weight, log_mass, 1), surrogate("IWAE", few, weights))
 
 
 def stratified(v: Tensor, draws: int) -> Tensor:
@@ -263,10 +257,10 @@ class VRIWAE(Renyi):
 
 
 class VRMax(Weighted):
-    """max_k log w_k, the Rényi estimate for α → −∞; no bound for large K.
+    """max_k log w_k, the Rényi estimate for α → −∞: no bound, neither below log p(x) nor, for few draws, above.
 
-    Gradient: that of the particle with the largest weight. Its decoder could be run backwards for that particle alone:
-    IWAE(K, backward_particles=1) does so without bias.
+    Gradient: pathwise, that of the particle with the largest weight; unbiased for the expected maximum. (One particle
+    drawn by its weight in place of the largest is IWAE(K, backward_particles=1), unbiased for IWAE.)
 
     Args:
         particles: K.

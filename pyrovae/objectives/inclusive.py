@@ -12,7 +12,7 @@ from torch import Tensor
 from ..config import nearest
 from ..program import GenerativeProgram, Unobserved, guide_sites, sample_sites
 from .base import Estimate
-from .weights import Weighted, Weights, power_mean, shares
+from .weights import Weighted, Weights, check_several, power_mean, shares
 
 
 class WakeSleep(Weighted):
@@ -39,7 +39,9 @@ class WakeSleep(Weighted):
     def __init__(self, particles: int = 5, guide: Literal["wake", "sleep", "both"] = "wake") -> None:
         if guide not in ("wake", "sleep", "both"):
             raise ValueError(f"unknown guide phase {guide!r} of WakeSleep; {nearest(str(guide), _WAKE)}")
-        super().__init__(particles, "score", least=2 if guide != "sleep" else 1)
+        super().__init__(particles, "score")
+        if guide != "sleep":
+            check_several(f"WakeSleep with guide={guide!r}", particles)
         self.guide = guide
 
     def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
@@ -75,8 +77,10 @@ def dream(vae: GenerativeProgram, x: Tensor) -> Tensor:
             f"got {got}; use guide='wake'"
         )
     values = {n: s["value"][None] for n, s in sites.items() if s is not observed[0]}
-    guide = guide_sites(vae, observed[0]["value"], values)
-    return sum((s.log_prob[0] for s in guide.values()), torch.zeros_like(guide[next(iter(guide))].log_prob[0]))
+    if not values:
+        raise ValueError("WakeSleep dreams of latents and the model has none; use guide='wake', or ELBO")
+    guide = guide_sites(vae, observed[0]["value"].to(x.dtype), values)  # a Categorical draws integers
+    return torch.stack([s.log_prob[0] for s in guide.values()]).sum(0)
 
 
 class TailAdaptive(Weighted):
@@ -85,8 +89,8 @@ class TailAdaptive(Weighted):
         path_k ∝ 1 / F̄(w_k),    F̄(w_k) = #{j: w_j ≥ w_k} / K
 
     The largest weight has the smallest tail probability, 1/K, and counts most; only ranks matter, so an outlier has no
-    more than its place. The model follows IWAE. Biased by the self-normalisation; the guide's gradient is zero at the
-    exact posterior.
+    more than its place. The model follows IWAE. The guide's gradient is zero at the exact posterior, and no estimate of
+    a fixed one elsewhere: E[1/F̄] diverges, so that with K, by its logarithm, more of it falls to the largest weights.
 
     Args:
         particles: K, at least 2.
@@ -95,7 +99,8 @@ class TailAdaptive(Weighted):
     """
 
     def __init__(self, particles: int = 5) -> None:
-        super().__init__(particles, least=2)
+        super().__init__(particles)
+        check_several("TailAdaptive", particles)
 
     def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
         """IWAE, and the weights by rank for the guide."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..config import nearest
 from ..program import check_particles
-from .weights import Weighted, Weights
+from .weights import Weighted, Weights, check_several
 
 SCHEDULES = ("log", "linear", "moments")
 
@@ -39,7 +39,8 @@ class TVO(Weighted):
     independent = ()  # its weights are those of rows, not of draws
 
     def __init__(self, particles: int = 10, partitions: int = 5, schedule: str = "log", first: float = 0.025) -> None:
-        super().__init__(particles, "score", least=2)
+        super().__init__(particles, "score")
+        check_several("TVO", particles)
         check_particles("TVO", partitions, "partitions")
         if schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {schedule!r} of TVO; {nearest(str(schedule), SCHEDULES)}")
@@ -76,7 +77,9 @@ class TVO(Weighted):
         beta, step = betas[:-1, None, None], betas.diff()[:, None, None]  # [P, 1, 1]
         v = (beta * log_weight + log_mass).softmax(1)  # [P, K, B]
         mean = (v * log_weight).sum(1, keepdim=True)
-        exact = v * (log_weight - mean)  # of values that are summed over
+        # The covariance of values that are summed over is exact. That of draws has K/(K − 1), as of a sample: a draw is
+        # no part of the mean it is compared with, and neither are the other rows of that draw.
+        exact = v * (log_weight - mean)
         own = self.by_draw(v) * log_weight - self.by_draw(v * log_weight)  # 0 unless a draw has several rows
         covariance = (exact - v * own) * self.particles / (self.particles - 1)
         model = (step * (v + beta * covariance)).sum(0)

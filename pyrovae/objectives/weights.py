@@ -50,11 +50,9 @@ def surrogate(who: str, d: Densities, w: Weights) -> Tensor:
 
     Raises ValueError for enumerated sites of the guide where the estimator has no weight for them.
     """
-    if d.enumerated and w.enumerated is None:
-        raise ValueError(
-            f"{who} draws every site of the guide, and {', '.join(map(repr, sorted(d.enumerated)))} is marked for "
-            "enumeration there. Leave the site out of the guide, where the model sums over it inside any bound, or use "
-            "ELBO, IWAE or WakeSleep"
+    if w.enumerated is None:
+        d.drawn_only(
+            who, "leave it out of the guide, where the model sums over it inside any bound, or use ELBO or IWAE"
         )
     if w.path is None:
         assert w.score is not None
@@ -95,14 +93,10 @@ class Weighted(Objective):
             raise ValueError(f"{cls.__name__} has no {name}: {cls.refused[name]}")
         return super().__new__(cls)
 
-    def __init__(self, particles: int, gradient: str = "pathwise", least: int = 1) -> None:
+    def __init__(self, particles: int = 5, gradient: str = "pathwise") -> None:
         super().__init__()
-        who = type(self).__name__
-        check_particles(who, particles)
-        check_gradient(who, gradient, self.gradients)
-        if particles < least:
-            which = f" with gradient={gradient!r}" if len(self.gradients) > 1 else ""
-            raise ValueError(f"{who}{which} compares particles and expects at least {least}, got {particles}")
+        check_particles(type(self).__name__, particles)
+        check_gradient(type(self).__name__, gradient, self.gradients)
         self.particles, self.gradient = particles, gradient
 
     @property
@@ -137,11 +131,18 @@ class Weighted(Objective):
         return Estimate(bound, surrogate(who, d, weights))
 
 
+def check_several(who: str, particles: int) -> None:
+    """Refuse a single particle where particles are compared. Raises ValueError."""
+    if particles < 2:
+        raise ValueError(f"{who} compares particles and expects at least 2, got particles={particles}")
+
+
 def check_gradient(who: str, gradient: Any, known: tuple[str, ...]) -> None:
     """Refuse an estimator that a bound does not have. Raises ValueError."""
     if gradient not in known:
-        equal = " For the ELBO the doubly reparametrised gradient is 'stl'." if gradient == "dreg" else ""
-        raise ValueError(f"{who} has no gradient {gradient!r}; {nearest(str(gradient), known)}{equal}")
+        meant = {"ELBO": " For the ELBO, 'stl' is what 'dreg' is.", "Renyi": " VRIWAE has 'stl' and 'dreg'."}
+        hint = meant.get(who, "") if gradient in ("stl", "dreg") else ""
+        raise ValueError(f"{who} has no gradient {gradient!r}; {nearest(str(gradient), known)}{hint}")
 
 
 def power_mean(log_weight: Tensor, log_mass: Tensor, t: float) -> Tensor:
@@ -153,13 +154,16 @@ def power_mean(log_weight: Tensor, log_mass: Tensor, t: float) -> Tensor:
         return (log_mass.exp() * log_weight).sum(-2)
     if t == float("inf"):
         return log_weight.amax(-2)
+    if abs(t) < 0.1:  # the logarithm of a number near 1, to be divided by t
+        end = log_weight.amax(-2, keepdim=True) if t > 0 else log_weight.amin(-2, keepdim=True)
+        return end.squeeze(-2) + (log_mass.exp() * torch.expm1(t * (log_weight - end))).sum(-2).log1p() / t
     return (t * log_weight + log_mass).logsumexp(-2) / t
 
 
 def shares(log_weight: Tensor, log_mass: Tensor, t: float) -> Tensor:
     """v_k = ∂power_mean / ∂log w_k = m_k w_k^t / Σ m w^t: [..., K, B]; for t = 0, m_k."""
     if t == 0:
-        return log_mass.exp().expand_as(log_weight)  # of enumerated sites it need not sum to one
+        return log_mass.exp().expand_as(log_weight)
     if t == float("inf"):
         best = log_weight.argmax(-2, keepdim=True)
         return torch.zeros_like(log_weight).scatter(-2, best, 1.0)

@@ -1,11 +1,11 @@
 """Pyro programs: log densities of one, plain functions as one, states to run one in."""
 
-from .checks import check_particles, plain_errors
+from .checks import check_particles, check_repeatable, plain_errors
 from .functions import Program
 from .handlers import AtMean, Detached, ObservedAtMean, Unobserved, Values
 from .modes import evaluating, home, seeded
 from .run import GenerativeProgram, densities, guide_sites
-from .sites import Densities, Site, family, latents, sample_sites
+from .sites import Densities, Site, family, latents, sample_sites, unwrapped
 
 __all__ = [
     "AtMean",
@@ -18,6 +18,7 @@ __all__ = [
     "Unobserved",
     "Values",
     "check_particles",
+    "check_repeatable",
     "densities",
     "evaluating",
     "family",
@@ -27,4 +28,5 @@ __all__ = [
     "plain_errors",
     "sample_sites",
     "seeded",
+    "unwrapped",
 ]

@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any
 
 import torch
+import torch.nn as nn
 from torch import Tensor
 
 from .enumeration import is_marked
@@ -32,6 +33,17 @@ def check_particles(who: str, particles: Any, name: str = "particles") -> None:
     """Refuse what is no number of particles, or of another thing to be counted. Raises ValueError."""
     if isinstance(particles, bool) or not isinstance(particles, Integral) or particles < 1:
         raise ValueError(f"{who} expects {name} as a whole number of at least 1, got {name}={particles!r}")
+
+
+def check_repeatable(vae: Any) -> None:
+    """Refuse a guide or decoder that is another one in its second run of a step. Raises ValueError."""
+    modules = vae.named_modules() if isinstance(vae, nn.Module) else ()
+    noisy = [n for n, m in modules if isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0]
+    if noisy:
+        raise ValueError(
+            f"this objective runs the program twice a step, and dropout ({noisy[0]!r}) would make it another one the "
+            "second time; take the dropout out, or use gradient='pathwise' without backward_particles"
+        )
 
 
 def check_shared(model_trace: Any, proposed: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .sites import DATA, data_frames, family
+from .sites import DATA, data_frames, family, unwrapped
 
 LARGEST = 2**16  # combinations of one site; each is a particle, with its pass through the decoder
 
@@ -34,9 +34,7 @@ def support(name: str, distribution: Any) -> Tensor:
 
     Raises ValueError for a distribution that is not discrete and finite, or has more than 65,536 values.
     """
-    part = distribution
-    while isinstance(part, torch.distributions.Independent):
-        part = part.base_dist
+    part = unwrapped(distribution)
     try:
         values = part.enumerate_support(expand=False)
     except NotImplementedError as error:

@@ -28,6 +28,7 @@ from .checks import (
     check_finite,
     check_latent,
     check_observed,
+    check_repeatable,
     check_shared,
     check_support,
     explain_plate,
@@ -196,9 +197,12 @@ def _densities(vae: GenerativeProgram, x: Tensor, particles: int, layout: Layout
         group = likelihood if site["is_observed"] else prior
         group[name] = read_site(site, (rows * summed, len(x)), particle, "model")
     size, enumerated = check_observed(trace), frozenset(marks.guide)
-    found = Densities(
-        prior, likelihood, posterior, shape, size, particles, enumerated, shared, summed, passed, lambda v: guide(v)[0]
-    )
+
+    def again(values: dict[str, Tensor]) -> dict[str, Site]:
+        check_repeatable(vae)
+        return guide(values)[0]
+
+    found = Densities(prior, likelihood, posterior, shape, size, particles, enumerated, shared, summed, passed, again)
     if pyro.infer.util.is_validation_enabled():
         for name, q in posterior.items():
             check_latent(name, prior[name].distribution, q.distribution, prior[name].value)
@@ -301,7 +305,8 @@ def _probe(vae: Any, x: Tensor, one: _Pass) -> Layout:
     """The layout with least folding in which two particles have the densities that each has alone."""
     single = _densities(vae, x, 1, Layout(), one)
     _ = single.log_weight  # lazy: a program that cannot take these rows says so here
-    traces = poutine.trace(vae.model).get_trace(x), poutine.trace(vae.guide).get_trace(x)
+    with Values({n: s.value for n, s in single.posterior.items()}):  # an improper prior cannot be drawn from
+        traces = [poutine.trace(program).get_trace(x) for program in (vae.model, vae.guide)]
     frames = [f for t in traces for _, s in sample_sites(t) for f in s["cond_indep_stack"]]
     beside = Layout(max((-f.dim for f in frames if f.dim is not None), default=1))  # a loop takes no dimension
     folded = replace(beside, fold_guide=True, fold_model=True)

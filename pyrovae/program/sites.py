@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -23,6 +24,7 @@ class Site:
     name: str
     distribution: Any
     value: Tensor
+    mask: Any  # of poutine.mask around the site; None without
     reduce: Callable[[Tensor], Tensor]  # [batch shape] -> [K, B], masked; [K] where the site is not local
     data_dim: int | None  # the dimension of the data plate; None for a site outside it
     particle_dim: int | None  # the dimension of the particle plate; None for one particle, or K·B rows
@@ -70,7 +72,7 @@ class Densities:
     latents under the guide. `data_size` is N, the full size of the data plate.
 
     K counts the draws of the guide with all combinations of its enumerated sites: `shape` is [K, B]. Every mean over
-    particles is therefore weighed by `mass`, which is 1/K where nothing is enumerated. Sites of the model that are
+    particles is therefore weighed by exp(log_mass), 1/K where nothing is enumerated. Sites of the model that are
     summed over (`summed` combinations) are no part of it: log p(x, z) = log Σ_y p(x, y, z) has [K, B] all the same.
     """
 
@@ -163,7 +165,10 @@ class Densities:
         return chosen
 
     def scale_path(self, scale: Tensor) -> None:
-        """Multiply, in the backward pass, ∂ log p(x, z) / ∂z by `scale` [K, B]; the guide's own log q is left alone."""
+        """Multiply, in the backward pass, ∂ log p(x, z) / ∂z by `scale` [K, B]; the guide's own log q is left alone.
+
+        For good: a second scale multiplies the first.
+        """
         for name, value in self.passed.items():
             if value.requires_grad and self.posterior[name].local:
                 factor = self.posterior[name].spread(scale)
@@ -191,7 +196,16 @@ class Densities:
         if self.global_sites:
             raise ValueError(
                 f"{who} weighs particles datum by datum, so every site must be inside plate {DATA!r}; "
-                f"{', '.join(map(repr, self.global_sites))} is outside it. Use objectives.ELBO for global latents."
+                f"{', '.join(map(repr, self.global_sites))} is outside it. Use objectives.ELBO, pathwise, for global "
+                "latents."
+            )
+
+    def drawn_only(self, who: str, remedy: str) -> None:
+        """Refuse sites of the guide that stand side by side, for what is about draws. Raises ValueError."""
+        if self.enumerated:
+            marked = ", ".join(map(repr, sorted(self.enumerated)))
+            raise ValueError(
+                f"{who} draws every site of the guide, and {marked} is marked for enumeration there; {remedy}"
             )
 
     def reparametrised(self, who: str) -> None:
@@ -224,11 +238,16 @@ class Densities:
         return sum(terms[1:], terms[0]) if terms else self._like.new_zeros(self.shape)
 
 
+def unwrapped(distribution: Any) -> Any:
+    """A distribution without what only changes its shape: .to_event, .expand, .mask."""
+    while isinstance(distribution, torch.distributions.Independent | ExpandedDistribution | MaskedDistribution):
+        distribution = distribution.base_dist
+    return distribution
+
+
 def family(distribution: Any) -> str:
     """The name of a distribution's class, under its wrappers."""
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return type(distribution).__name__.lstrip("_")
+    return type(unwrapped(distribution)).__name__.lstrip("_")
 
 
 def sample_sites(trace: Any) -> Iterator[tuple[str, Any]]:
@@ -312,4 +331,4 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
         kept = 1 if data is None else 2
         return t.flatten(kept).sum(-1) if t.dim() > kept else t
 
-    return Site(name, site["fn"], site["value"], reduce, data, particle, arrange)
+    return Site(name, site["fn"], site["value"], mask, reduce, data, particle, arrange)

@@ -144,7 +144,9 @@ def fit(
     vae.to(where)
     objective.to(where)
     with seeded(seed, where):
+        before = _copied(objective.state_dict())
         flops = check_data(vae, objective, data, batch_size, where)
+        objective.load_state_dict(before, strict=False)  # a running mean starts with the first step
     parameters = [p for p in (*vae.parameters(), *objective.parameters()) if p.requires_grad]
     if not parameters:
         raise ValueError(f"{type(vae).__name__} has no parameters to train")
@@ -238,7 +240,8 @@ class _Loop:
             self.optimizer.zero_grad()
             loss.backward()
             if self.clip is not None:
-                nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], self.clip)
+                for module in (self.vae, self.objective):  # a baseline's gradient is no part of the model's norm
+                    nn.utils.clip_grad_norm_([p for p in module.parameters() if p.grad is not None], self.clip)
             if watch:
                 _name_the_site(self.vae, self.objective, x, estimate.bound, epoch, step)
             self.optimizer.step()

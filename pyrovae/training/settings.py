@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import nearest
 from ..data import Dataset
-from ..objectives import ELBO, Objective, PyroELBO
+from ..objectives import ELBO, Estimate, Objective, PyroELBO
 from ..program import densities, evaluating, home
 from ..program.checks import check_support
 
@@ -89,6 +89,22 @@ def check_settings(
         raise ValueError("resume needs the run_dir of the run to go on with")
 
 
+def check_estimate(objective: Objective, vae: Any, x: torch.Tensor) -> None:
+    """Refuse an objective, a user's own perhaps, that returns something else than an estimate. Raises ValueError."""
+    who, e = type(objective).__name__, objective(vae, x)
+    if not isinstance(e, Estimate):
+        raise ValueError(f"{who} is to return an Estimate(bound, surrogate), got {type(e).__name__}")
+    for name in ("bound", "surrogate"):
+        t = getattr(e, name)
+        if tuple(t.shape) != (len(x),):
+            raise ValueError(
+                f"{who} is to return its {name} per datum, [{len(x)}] for this batch, got {list(t.shape)}; take the "
+                "mean over particles (dimension 0) alone"
+            )
+    if e.bound.requires_grad or not e.surrogate.requires_grad:
+        raise ValueError(f"{who} is to return a bound without gradient (.detach()) and a surrogate with one")
+
+
 def check_data(vae: Any, objective: Objective, data: Dataset, batch_size: int, device: torch.device) -> int:
     """The program and the objective on one batch, then the likelihood's support on the first 100,000 rows.
 
@@ -105,10 +121,10 @@ def check_data(vae: Any, objective: Objective, data: Dataset, batch_size: int, d
         sites = [s for s in densities(vae, x).likelihood.values() if s.value is x]
     counter = FlopCounterMode(display=False)
     with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False), counter:
-        objective(vae, x)
-    for rest in {data.size(split) % batch_size for split in ("train", "validation")} - {0}:
+        check_estimate(objective, vae, x)
+    if rest := data.size("train") % batch_size:  # the last batch of an epoch is refused here, if at all
         with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False):
-            objective(vae, x[:rest])  # the last batch of an epoch, refused here if at all
+            objective(vae, x[:rest])
     for split in ("train", "validation") if sites else ():
         batches = data.batches(split, batch_size, shuffle=False, device=device) if data.size(split) else ()
         for rows in itertools.islice(batches, max(1, 100_000 // batch_size)):
