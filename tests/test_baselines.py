@@ -89,3 +89,19 @@ def test_the_network_is_trained_and_saved_with_a_run(tmp_path):
     train("parts", 2)
     parts = train("parts", 3, resume=True)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+
+
+def test_clipping_leaves_the_baseline_s_gradient_out_of_the_model_s_norm():
+    """The network's error is large at the start; the model's steps are those of a baseline without parameters."""
+    data = pv.data.load("digits")
+    moved = {}
+    for clip in (1e9, 1e-3):
+        torch.manual_seed(0)
+        vae = pv.models.VAE.build(data, latent=3, hidden=[8], prior="Bernoulli", posterior="Bernoulli")
+        before = torch.cat([p.detach().flatten().clone() for p in vae.parameters()])
+        objective = ELBO(2, gradient="score", baseline="network")
+        options = {"optimizer": lambda p: torch.optim.SGD(p, lr=1.0), "schedule": "constant", "progress": False}
+        pv.fit(vae, data, objective, epochs=1, batch_size=1295, clip=clip, **options)
+        moved[clip] = (torch.cat([p.detach().flatten() for p in vae.parameters()]) - before).norm().item()
+    assert moved[1e-3] == pytest.approx(1e-3, rel=1e-3)
+    assert moved[1e9] > 1

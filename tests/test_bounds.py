@@ -432,3 +432,14 @@ def test_bernoulli_estimators_report_the_elbo(objective):
     with torch.no_grad():
         bounds = objective(vae, x.repeat(20_000, 1)).bound.view(20_000, 3)
     z_test(bounds, exact)
+
+
+@pytest.mark.parametrize("t", [1e-6, -1e-6, 1e-4, 0.05, -0.09, 0.11])
+def test_power_means_near_the_elbo_in_float32(t):
+    """A logarithm of nearly 1, divided by t: exact to the rounding of the weights themselves."""
+    w = -100 + 5 * torch.randn(8, 200, dtype=F64, generator=torch.Generator().manual_seed(1))
+    mass = torch.full_like(w, -math.log(8))
+    c = w.mean(0)
+    exact = c + ((t * (w - c)).exp().mean(0)).log() / t if abs(t) > 1e-3 else c + (w - c).square().mean(0) * t / 2
+    found = power_mean(w.float(), mass.float(), t)
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=2e-4)
