@@ -162,7 +162,7 @@ def test_upper_bounds_of_few_draws_lie_below_the_evidence(between, name):
     [
         (["--objective", "DREG"], ["unknown objective 'DREG'", "IWAE"]),
         (["--objective", "IWAE", "--objective.gradient", "foo"], ["IWAE has no gradient 'foo'", "dreg, pathwise"]),
-        (["--objective", "ELBO", "--objective.gradient", "dreg"], ["ELBO has no gradient 'dreg'", "is 'stl'"]),
+        (["--objective", "ELBO", "--objective.gradient", "dreg"], ["no gradient 'dreg'", "'stl' is what 'dreg' is"]),
         (["--objective", "IWAE", "--objective.kl", "analytic"], ["IWAE has no kl", "ELBO(kl='analytic')"]),
         (["--objective", "MIWAE", "--objective.groups", "0"], ["MIWAE expects groups", "at least 1, got groups=0"]),
         (["--objective", "IWAE", "--objective.particles", "2.5"], ["particles", "int", "2.5"]),

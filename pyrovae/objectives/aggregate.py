@@ -76,7 +76,15 @@ class Capacity(Penalised):
         gamma: γ.
         particles: K.
 
+    Raises:
+        ValueError: for options out of their range; in use, for a site outside the data plate, or draws without a path.
+
     Reference: Burgess et al., "Understanding disentangling in β-VAE", 2018.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.Capacity(25.0, warmup=50)(pv.models.VAE.build(data), data.test[:5]).bound.shape
+    torch.Size([5])
     """
 
     epoch: Tensor
@@ -111,7 +119,16 @@ class BetaTCVAE(Penalised):
         gamma: γ.
         particles: K; densities of all K·B draws are taken under all B posteriors.
 
+    Raises:
+        ValueError: for options out of their range; in use, for a site outside the data plate, draws without
+            a path, a batch of one, or a posterior that does not factorise over dimensions.
+
     Reference: Chen et al., "Isolating sources of disentanglement in variational autoencoders", 2018.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.BetaTCVAE(beta=6.0)(pv.models.VAE.build(data), data.test[:5]).bound.shape
+    torch.Size([5])
     """
 
     def __init__(self, beta: float = 6.0, alpha: float = 1.0, gamma: float = 1.0, particles: int = 1) -> None:
@@ -162,16 +179,26 @@ def _by_dimension(site: Site) -> Tensor:
 class InfoVAE(Penalised):
     """(1 − α) rate + λ' MMD²(q(z), p(z)), λ' = α + λ − 1, with the inverse multiquadratic kernel.
 
-    α = 0, λ = 1 is the ELBO. α = 1 leaves the rate out, a Wasserstein autoencoder or MMD-VAE. Pathwise; the unbiased
-    estimate of MMD² over the batch, of draws from the guide and as many from the model's prior.
+    α = 0, λ = 1 is the ELBO. α = 1 leaves the rate out, a Wasserstein autoencoder or MMD-VAE. Pathwise; MMD² is
+    estimated from a draw of the guide for each datum and as many of the prior, without bias for the q(z) of all data.
+    (Draws of a prior without a reparametrised sampler, such as a mixture, carry no gradient to it.)
 
     Args:
         alpha: α, at most 1.
         scale: λ'.
-        particles: K.
+        particles: K; the first of them enter MMD².
+
+    Raises:
+        ValueError: for options out of their range; in use, for a site outside the data plate, draws without
+            a path, a batch of one, or enumerated sites of the guide.
 
     References: Zhao, Song and Ermon, "InfoVAE", 2019; Tolstikhin et al., "Wasserstein auto-encoders", 2018; Gretton et
     al., "A kernel two-sample test", 2012.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.InfoVAE(alpha=0.5)(pv.models.VAE.build(data), data.test[:5]).bound.shape
+    torch.Size([5])
     """
 
     def __init__(self, alpha: float = 0.0, scale: float = 10.0, particles: int = 1) -> None:
@@ -182,7 +209,7 @@ class InfoVAE(Penalised):
         self.alpha, self.scale = alpha, scale
 
     def penalty(self, vae: GenerativeProgram, x: Tensor, d: Densities) -> Tensor:
-        """The rate, and MMD² between all draws."""
+        """The rate, and MMD² of the first draws."""
         _check_batch("InfoVAE", d)
         d.drawn_only("InfoVAE", _RELAX)
         prior = _prior_draws(vae, x, d)
@@ -240,8 +267,17 @@ class DIPVAE(Penalised):
         kind: 1 or 2.
         particles: K.
 
+    Raises:
+        ValueError: for options out of their range; in use, for a site outside the data plate, draws without
+            a path, a batch of one, or enumerated sites of the guide.
+
     Reference: Kumar, Sattigeri and Balakrishnan, "Variational inference of disentangled latent concepts from unlabeled
     observations", 2018.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.DIPVAE()(pv.models.VAE.build(data), data.test[:5]).bound.shape
+    torch.Size([5])
     """
 
     def __init__(self, off_diagonal: float = 10.0, diagonal: float = 10.0, kind: int = 2, particles: int = 1) -> None:

@@ -82,8 +82,17 @@ class DisARM(Objective):
     Args:
         pairs: K/2, pairs of draws per datum.
 
+    Raises:
+        ValueError: for a number that is none; in use, for a guide of anything but one site of Bernoulli latents.
+
     References: Dong, Mnih and Tucker, "DisARM: an antithetic gradient estimator for binary latent variables", 2020; Yin
     et al., "Probabilistic best subset selection via gradient-based optimization" (U2G), 2020.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> vae = pv.models.VAE.build(data, prior="Bernoulli", posterior="Bernoulli")
+    >>> pv.objectives.DisARM()(vae, data.test[:5]).bound.shape
+    torch.Size([5])
     """
 
     def __init__(self, pairs: int = 1) -> None:
@@ -118,8 +127,17 @@ class REBAR(Objective):
         temperature: λ.
         scale: η; 0 is the score function alone.
 
+    Raises:
+        ValueError: for options out of their range; in use, for a guide of anything but one site of Bernoulli latents.
+
     Reference: Tucker et al., "REBAR: low-variance, unbiased gradient estimates for discrete latent variable models",
     2017.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> vae = pv.models.VAE.build(data, prior="Bernoulli", posterior="Bernoulli")
+    >>> pv.objectives.REBAR()(vae, data.test[:5]).bound.shape
+    torch.Size([5])
     """
 
     def __init__(self, particles: int = 1, temperature: float = 0.5, scale: float = 1.0) -> None:

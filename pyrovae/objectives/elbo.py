@@ -68,6 +68,10 @@ class ELBO(Objective):
         baseline: with gradient="score", what is taken off log w: "none"; "mean" of the batches so far; "network" b(x),
             trained beside the model by (log w − b)²; "leave_one_out", the mean of the datum's other particles.
 
+    Raises:
+        ValueError: for options that are unknown or do not go together; in use, for a guide whose draws have no path
+            where one is needed, with the remedy.
+
     References: Kingma and Welling, "Auto-encoding variational Bayes", 2014; Roeder, Wu and Duvenaud, "Sticking the
     landing", 2017; Mnih and Gregor, "Neural variational inference and learning in belief networks", 2014; Kool, van
     Hoof and Welling, "Buy 4 REINFORCE samples, get a baseline for free!", 2019.
@@ -133,7 +137,7 @@ class BetaELBO(Objective):
     With free bits λ the rate of each latent dimension is not pushed below λ nats: max(λ, mean over the batch of KL_j)
     takes the place of KL_j. With warm-up β rises linearly from 0 over the first epochs.
 
-    Gradient: pathwise; that of the ELBO for β = 1 without free bits.
+    Gradient: pathwise, unbiased; that of the ELBO for β = 1. With free bits the batch decides what is held.
 
     Args:
         beta: β ≥ 0, the weight of the rate.
@@ -143,9 +147,17 @@ class BetaELBO(Objective):
             and acts on whole sites elsewhere.
         kl: as in `ELBO`.
 
+    Raises:
+        ValueError: for options out of their range; in use, for draws without a path.
+
     References: Higgins et al., "beta-VAE", 2017; Kingma et al., "Improved variational inference with inverse
     autoregressive flow", 2016 (free bits); Bowman et al., "Generating sentences from a continuous space", 2016
     (warm-up).
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.BetaELBO(beta=4.0, warmup=10)(pv.models.VAE.build(data), data.test[:5]).bound.shape
+    torch.Size([5])
     """
 
     epoch: Tensor

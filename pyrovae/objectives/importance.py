@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,10 @@ class IWAE(Weighted):
         backward_particles: differentiate so many particles m alone, drawn with probabilities w̃ (stratified): unbiased
             for the same gradient, with K + m passes forward and m backward through the decoder, and one more pass
             through the encoder.
+
+    Raises:
+        ValueError: for options out of their range or a gradient that is not there; in use, for a site outside the data
+            plate, or a guide whose draws have no path where one is needed, each with the remedy.
 
     References: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", 2016; Roeder, Wu and Duvenaud,
     "Sticking the landing", 2017; Tucker et al., "Doubly reparameterized gradient estimators", 2019; Mnih and Rezende,
@@ -110,16 +115,8 @@ def leave_one_out(log_weight: Tensor, log_mass: Tensor) -> Tensor:
     return torch.logaddexp(torch.logaddexp(before, after), others)
 
 
-class MIWAE(Weighted):
-    """The mean of M independent IWAE bounds of K particles each: E[1/M Σ_m log 1/K Σ_k w_mk].
-
-    Args:
-        groups: M.
-        particles: K; M·K are drawn for each datum. M = 1 is IWAE(K), K = 1 is ELBO(M).
-        gradient: "pathwise", "stl" or "dreg", as in `IWAE`; weights are normalised over the K of a group.
-
-    Reference: Rainforth et al., "Tighter variational bounds are not necessarily better", 2018.
-    """
+class Grouped(Weighted):
+    """Abstract: M groups of K particles each."""
 
     gradients = ("pathwise", "stl", "dreg")
 
@@ -133,8 +130,8 @@ class MIWAE(Weighted):
         """M·K."""
         return self.groups * self.particles
 
-    def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
-        """The mean over groups and its weights."""
+    def of_groups(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
+        """The mean of the groups' IWAE bounds, and its weights, normalised over the K of a group."""
         grouped, mass = self.split(log_weight), self.split(log_mass) + math.log(self.groups)
         w = of_power_mean(grouped, mass, 1, self.gradient)
         model = self.join(w.model)
@@ -152,20 +149,53 @@ class MIWAE(Weighted):
         return t.flatten(0, 1) / self.groups
 
 
-class PIWAE(MIWAE):
+class MIWAE(Grouped):
+    """The mean of M independent IWAE bounds of K particles each: E[1/M Σ_m log 1/K Σ_k w_mk], a lower bound.
+
+    Args:
+        groups: M.
+        particles: K; M·K are drawn for each datum. M = 1 is IWAE(K), K = 1 is ELBO(M).
+        gradient: "pathwise" (unbiased), "stl" (biased for the guide for K > 1) or "dreg" (unbiased), as in `IWAE`.
+
+    Raises:
+        ValueError: for options out of their range, and as `IWAE`.
+
+    Reference: Rainforth et al., "Tighter variational bounds are not necessarily better", 2018.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.MIWAE(groups=3, particles=2)(pv.models.VAE.build(data), data.test[:5]).bound.shape
+    torch.Size([5])
+    """
+
+    def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
+        """The mean over groups and its weights."""
+        return self.of_groups(log_weight, log_mass)
+
+
+class PIWAE(Grouped):
     """The model follows IWAE(M·K), the guide MIWAE(M, K), of the same draws; the bound is that of the model.
 
     Args:
         groups: M.
         particles: K; M·K are drawn for each datum.
-        gradient: of the guide, as in `MIWAE`; both gradients are unbiased for their own bound with the first and last.
+        gradient: of the guide, as in `MIWAE`; model and guide are unbiased for their own bound with "pathwise" and
+            "dreg".
+
+    Raises:
+        ValueError: for options out of their range, and as `IWAE`.
 
     Reference: Rainforth et al., "Tighter variational bounds are not necessarily better", 2018.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.PIWAE(groups=3, particles=2)(pv.models.VAE.build(data), data.test[:5]).bound.shape
+    torch.Size([5])
     """
 
     def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
         """IWAE over all particles; its weights for the model, MIWAE's for the guide."""
-        _, guide = super().weigh(log_weight, log_mass)
+        _, guide = self.of_groups(log_weight, log_mass)
         model = shares(log_weight, log_mass, 1)
         return power_mean(log_weight, log_mass, 1), Weights(model, guide.path, guide.score, guide.enumerated)
 
@@ -176,9 +206,17 @@ class CIWAE(Weighted):
     Args:
         particles: K.
         beta: β; 0 is IWAE, 1 the ELBO of K particles.
-        gradient: "pathwise" (unbiased), "stl" (biased for β < 1) or "dreg" (unbiased), as in `IWAE`.
+        gradient: "pathwise" (unbiased), "stl" (biased for the guide for β < 1) or "dreg" (unbiased), as in `IWAE`.
+
+    Raises:
+        ValueError: for a β out of its range, and as `IWAE`.
 
     Reference: Rainforth et al., "Tighter variational bounds are not necessarily better", 2018.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.CIWAE(5, beta=0.2)(pv.models.VAE.build(data), data.test[:3]).bound.shape
+    torch.Size([3])
     """
 
     gradients = ("pathwise", "stl", "dreg")
@@ -206,11 +244,23 @@ class CIWAE(Weighted):
         return bound, Weights(model, combine(parts[0].path, parts[1].path), torch.zeros_like(model), enumerated)
 
 
-class Renyi(Weighted):
+class OfOrder(Weighted):
+    """Abstract: the K-draw estimate of a Rényi bound of order α, a power mean with t = 1 − α."""
+
+    alpha: float
+
+    def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
+        """The power mean with t = 1 − α."""
+        t = 1 - self.alpha
+        return power_mean(log_weight, log_mass, t), of_power_mean(log_weight, log_mass, t, self.gradient)
+
+
+class Renyi(OfOrder):
     """The variational Rényi bound 1/(1 − α) log E_q[w^(1−α)], from K draws: 1/(1 − α) log 1/K Σ_k w_k^(1−α).
 
-    A lower bound for α > 0, log p(x) for α = 0, an upper bound for α < 0, all as K → ∞. The estimate of K draws
-    is biased downwards for α < 1 (for α = 0 it is IWAE, for K = 1 the ELBO), and upwards for α > 1.
+    A lower bound for α > 0, log p(x) for α = 0, an upper bound for α < 0, all as K → ∞. The estimate of K draws is
+    biased downwards for α < 1 (for α = 0 it is IWAE, for K = 1 the ELBO), and upwards for α > 1, where it stays below
+    the ELBO.
 
     Gradient: pathwise, unbiased for the expectation of that K-draw estimate; both model and guide ascend it, as in the
     paper, also for α < 0.
@@ -219,22 +269,29 @@ class Renyi(Weighted):
         particles: K.
         alpha: α, any real number; 1 is its limit, the ELBO.
 
+    Raises:
+        ValueError: for an α that is not finite, and as `IWAE`.
+
     Reference: Li and Turner, "Rényi divergence variational inference", 2016.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.Renyi(5, alpha=-1.0)(pv.models.VAE.build(data), data.test[:3]).bound.shape
+    torch.Size([3])
     """
 
-    def __init__(self, particles: int = 5, alpha: float = 0.5, gradient: str = "pathwise") -> None:
-        super().__init__(particles, gradient)
+    refused: ClassVar[dict[str, str]] = Weighted.refused | {
+        "gradient": "it follows its plain derivative. For 0 ≤ α < 1 use VRIWAE, which has 'stl' and 'dreg' as well"
+    }
+
+    def __init__(self, particles: int = 5, alpha: float = 0.5) -> None:
+        super().__init__(particles)
         if not math.isfinite(alpha):
-            raise ValueError(f"{type(self).__name__} expects alpha as a finite number, got {alpha}; VRMax is α = −∞")
+            raise ValueError(f"Renyi expects alpha as a finite number, got {alpha}; VRMax is α = −∞")
         self.alpha, self.lower = alpha, alpha >= 0
 
-    def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
-        """The power mean with t = 1 − α."""
-        t = 1 - self.alpha
-        return power_mean(log_weight, log_mass, t), of_power_mean(log_weight, log_mass, t, self.gradient)
 
-
-class VRIWAE(Renyi):
+class VRIWAE(OfOrder):
     """The K-draw Rényi estimate as a bound of its own: E[1/(1 − α) log 1/K Σ_k w_k^(1−α)], 0 ≤ α < 1.
 
     A lower bound for every K, between the ELBO (α → 1) and IWAE (α = 0).
@@ -242,18 +299,28 @@ class VRIWAE(Renyi):
     Args:
         particles: K.
         alpha: α in [0, 1).
-        gradient: "pathwise" (unbiased), "stl" (biased) or "dreg" (unbiased; path weighed by α v + (1 − α) v²).
+        gradient: "pathwise" (unbiased), "stl" (biased for the guide for K > 1) or "dreg" (unbiased; path weighed by
+            α v + (1 − α) v²).
+
+    Raises:
+        ValueError: for an α out of its range, and as `IWAE`.
 
     Reference: Daudel, Benton, Shi and Doucet, "Alpha-divergence variational inference meets importance weighted
     auto-encoders", 2023.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.VRIWAE(5, alpha=0.3, gradient="dreg")(pv.models.VAE.build(data), data.test[:3]).bound.shape
+    torch.Size([3])
     """
 
     gradients = ("pathwise", "stl", "dreg")
 
     def __init__(self, particles: int = 5, alpha: float = 0.5, gradient: str = "pathwise") -> None:
-        super().__init__(particles, alpha, gradient)
+        super().__init__(particles, gradient)
         if not 0 <= alpha < 1:
             raise ValueError(f"VRIWAE expects alpha of at least 0 and under 1, got {alpha}; Renyi takes any, 1 is ELBO")
+        self.alpha = alpha
 
 
 class VRMax(Weighted):
@@ -265,7 +332,15 @@ class VRMax(Weighted):
     Args:
         particles: K.
 
+    Raises:
+        ValueError: as `IWAE`.
+
     Reference: Li and Turner, "Rényi divergence variational inference", 2016.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.VRMax(5)(pv.models.VAE.build(data), data.test[:3]).bound.shape
+    torch.Size([3])
     """
 
     lower = False
@@ -290,8 +365,16 @@ class CUBO(Weighted):
         particles: K.
         n: the order, above 1.
 
+    Raises:
+        ValueError: for an n out of its range, and as `IWAE`.
+
     References: Dieng et al., "Variational inference via χ upper bound minimization", 2017; Geffner and Domke, "On the
     difficulty of unbiased alpha divergence minimization", 2021.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.CUBO(500, n=2.0)(pv.models.VAE.build(data), data.test[:3]).bound.shape
+    torch.Size([3])
     """
 
     lower = False

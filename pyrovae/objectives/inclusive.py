@@ -29,8 +29,17 @@ class WakeSleep(Weighted):
         particles: K; more than one for wake-φ.
         guide: "wake", "sleep", or "both" for the mean of the two.
 
+    Raises:
+        ValueError: for options out of their range; in use, for a site outside the data plate, or, asleep, for a model
+            that does not draw one observation of the shape of x.
+
     References: Bornschein and Bengio, "Reweighted wake-sleep", 2015; Le et al., "Revisiting reweighted wake-sleep",
     2019.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.WakeSleep(5, guide="both")(pv.models.VAE.build(data), data.test[:5]).bound.shape
+    torch.Size([5])
     """
 
     gradients = ("score",)
@@ -95,7 +104,15 @@ class TailAdaptive(Weighted):
     Args:
         particles: K, at least 2.
 
+    Raises:
+        ValueError: for a single particle, for enumerated sites of the guide, and as `IWAE`.
+
     Reference: Wang, Liu and Liu, "Variational inference with tail-adaptive f-divergence", 2018.
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.TailAdaptive(5)(pv.models.VAE.build(data), data.test[:5]).bound.shape
+    torch.Size([5])
     """
 
     def __init__(self, particles: int = 5) -> None:

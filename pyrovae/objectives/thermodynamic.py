@@ -31,8 +31,16 @@ class TVO(Weighted):
             E_{π_β}[log w], averaged over the batch, rises by equal steps.
         first: β_1 of the logarithmic schedule.
 
+    Raises:
+        ValueError: for options out of their range, and, in use, for a site outside the data plate.
+
     References: Masrani, Le and Wood, "The thermodynamic variational objective", 2019; Brekelmans et al., "All in the
     exponential family", 2020 (moments).
+
+    >>> import pyrovae as pv
+    >>> data = pv.data.load("digits")
+    >>> pv.objectives.TVO(5, partitions=3)(pv.models.VAE.build(data), data.test[:5]).bound.shape
+    torch.Size([5])
     """
 
     gradients = ("score",)

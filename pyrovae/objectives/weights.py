@@ -140,8 +140,7 @@ def check_several(who: str, particles: int) -> None:
 def check_gradient(who: str, gradient: Any, known: tuple[str, ...]) -> None:
     """Refuse an estimator that a bound does not have. Raises ValueError."""
     if gradient not in known:
-        meant = {"ELBO": " For the ELBO, 'stl' is what 'dreg' is.", "Renyi": " VRIWAE has 'stl' and 'dreg'."}
-        hint = meant.get(who, "") if gradient in ("stl", "dreg") else ""
+        hint = " For the ELBO, 'stl' is what 'dreg' is." if (who, gradient) == ("ELBO", "dreg") else ""
         raise ValueError(f"{who} has no gradient {gradient!r}; {nearest(str(gradient), known)}{hint}")
 
 
