@@ -74,6 +74,10 @@ class Parser(ArgumentParser):
             known = [n for n in inspect.signature(cls.__init__).parameters if n not in filled | {"self"}]
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             return f"{cls.__name__} has no option {stray[2]!r}; {takes}. {remedy}"
+        missing = re.search(r"option \"(\w+)\".*class_path '[\w.]*?(\w+)': .* are required: ([\w, ]+?) - ", message)
+        if missing:
+            names = ", ".join(f"--{missing[1]}.{name}" for name in missing[3].split(", "))
+            return f"{missing[2]} needs {missing[3]}; give {names}. {remedy}"
         of_part = re.search(
             r"""class_path '([\w.]+)': option "(\w+)".* NestedArg\(key='\2', val='?(.*?)'?\)""", message
         )

@@ -109,6 +109,9 @@ def test_parts_and_data_may_come_from_a_users_own_files(here, capsys):
         "class Two(IWAE):\n"
         "    def __init__(self):\n"
         "        super().__init__(2)\n"
+        "class Some(IWAE):\n"
+        "    def __init__(self, particles: int):\n"
+        "        super().__init__(particles)\n"
     )
     np.savez(here / "x.npz", train=np.random.default_rng(0).normal(size=(60, 5)))
     words = ["--data", "x.npz", "--prior", "mine.py:Wide", "--prior.width", "3", "--objective", "mine.py:Two"]
@@ -116,6 +119,8 @@ def test_parts_and_data_may_come_from_a_users_own_files(here, capsys):
     assert pv.load(here / "r").prior.width == 3.0
     assert main(["evaluate", "r", "--particles", "3", "--split", "validation"]) == 0
     assert "validation: " in capsys.readouterr().out
+    message = refused(["train", *SMALL, "--objective", "mine.py:Some"], capsys)
+    assert "Some needs particles; give --objective.particles" in message
 
 
 def test_a_users_own_model_file_trains_is_loaded_evaluated_and_generates(here, capsys):
