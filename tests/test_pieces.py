@@ -875,7 +875,7 @@ MESSAGES = {
     ),
     "not a likelihood": (
         lambda: pv.models.VAE.build(Toy(), likelihood="pyrovae.priors.StandardNormal"),
-        r"'pyrovae.priors.StandardNormal' is not a likelihood; its class must be a pyrovae.likelihoods.Likelihood",
+        r"'pyrovae.priors.StandardNormal' is no likelihood; its class must be a pyrovae.likelihoods.Likelihood",
     ),
     "sizes": (lambda: networks.MLP([0], [2]), r"MLP expects inputs as positive sizes, got \[0\]; give a list"),
     "sizes, none": (

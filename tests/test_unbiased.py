@@ -105,7 +105,7 @@ def test_the_nodes_are_many_enough():
     vae = Masked()
     x = vae.data(5)
     for objective, value in ((IWAE(3), iwae), (Renyi(3, -1.0), power(2)), (Renyi(3, 2.5), power(-1.5))):
-        few, many = (gradient(expected(vae, x, 3, value, n).mean(), vae) for n in (11, 14))
+        few, many = (gradient(expected(vae, x, 3, value, n).mean(), vae) for n in (11, 13))
         for a, b, draws in zip(few, many, estimates(objective, vae, x), strict=True):
             assert ((a - b).abs() < draws.std(0) / math.sqrt(len(draws)) / 3).all()
 
@@ -298,24 +298,26 @@ def chi(n):
 
 
 CONSISTENT = {
-    "TVO": (TVO(20_000, 3, "linear"), tempered([0, 1 / 3, 2 / 3, 1]), tempered([0, 1 / 3, 2 / 3, 1])),
-    "TVO log": (TVO(20_000, 3, first=0.04), tempered([0, 0.04, 0.2, 1]), tempered([0, 0.04, 0.2, 1])),
-    "wake": (WakeSleep(20_000), log_integral, inclusive),
-    "CUBO": (CUBO(20_000, 2.0), log_integral, chi(2)),
-    "CUBO 1.5": (CUBO(20_000, 1.5), log_integral, chi(1.5)),
+    "TVO": (lambda k: TVO(k, 3, "linear"), tempered([0, 1 / 3, 2 / 3, 1]), tempered([0, 1 / 3, 2 / 3, 1])),
+    "TVO log": (lambda k: TVO(k, 3, first=0.04), tempered([0, 0.04, 0.2, 1]), tempered([0, 0.04, 0.2, 1])),
+    "wake": (WakeSleep, log_integral, inclusive),
+    "CUBO": (lambda k: CUBO(k, 2.0), log_integral, chi(2)),
+    "CUBO 1.5": (lambda k: CUBO(k, 1.5), log_integral, chi(1.5)),
 }
 
 
-@pytest.mark.parametrize("model", [OneLatent, Coins, lambda: Coins(mark=True)], ids=["normal", "coins", "enumerated"])
+@pytest.mark.parametrize("model", ["normal", "coins", "enumerated"])
 @pytest.mark.parametrize("name", CONSISTENT)
 def test_consistent_gradients(name, model):
-    objective, of_model, of_guide = CONSISTENT[name]
-    vae = model()
-    if isinstance(objective, CUBO) and isinstance(vae, Coins) and not vae.infer:
+    """Where all is enumerated, of any number of draws and without an error."""
+    if name.startswith("CUBO") and model == "coins":
         pytest.skip("CUBO differentiates its draws")
+    build, of_model, of_guide = CONSISTENT[name]
+    vae = OneLatent() if model == "normal" else Coins(mark=model == "enumerated")
     x = vae.data(3)
     d, log_node = at_nodes(vae, x, 60)
     assert ((2 * d.log_weight + log_node).logsumexp(0) < 2 * (d.log_weight + log_node).logsumexp(0) + 2).all()
+    objective = build(3 if model == "enumerated" else 20_000)
     check(objective, vae, x, of_model(d, log_node), of_guide(d, log_node), rows=3, batches=30)
 
 
