@@ -22,6 +22,7 @@ from ..program import (
     densities,
     family,
     guide_sites,
+    read_site,
     unwrapped,
 )
 from .base import Estimate, Objective, check_nonnegative
@@ -32,6 +33,8 @@ _RELAX = "take the mark off and use a relaxed posterior, or use BetaTCVAE"
 
 class Penalised(Objective):
     """Abstract: follows −distortion − penalty, pathwise, and reports the ELBO."""
+
+    aligned = False  # whether distributions of model and guide are compared
 
     def __init__(self, particles: int) -> None:
         super().__init__()
@@ -44,7 +47,7 @@ class Penalised(Objective):
 
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
         """The ELBO per datum, −(distortion + penalty) as its surrogate."""
-        d = densities(vae, x, self.particles, exact=True)
+        d = densities(vae, x, self.particles, aligned=self.aligned, exact=True)
         d.local_only(type(self).__name__)
         d.reparametrised(type(self).__name__)
         bound = d.mean(d.log_weight).detach()
@@ -87,6 +90,7 @@ class Capacity(Penalised):
     torch.Size([5])
     """
 
+    aligned = True
     epoch: Tensor
 
     def __init__(self, capacity: float = 25.0, warmup: float = 50.0, gamma: float = 30.0, particles: int = 1) -> None:
@@ -235,7 +239,8 @@ def _prior_draws(vae: GenerativeProgram, x: Tensor, d: Densities) -> Tensor:
         draw = site.distribution.rsample() if site.reparametrised else site.distribution.sample()
         return _flat(site, draw)[0]
     drawn: Any = poutine.trace(vae.model).get_trace(x).nodes
-    return torch.cat([drawn[n]["value"].reshape(len(x), -1) for n in d.posterior], -1)
+    sites = [read_site(drawn[n], (1, len(x)), None, "model") for n in d.posterior]
+    return torch.cat([_flat(s, s.value) for s in sites], -1)[0]
 
 
 def mmd(a: Tensor, b: Tensor) -> Tensor:
@@ -279,6 +284,8 @@ class DIPVAE(Penalised):
     >>> pv.objectives.DIPVAE()(pv.models.VAE.build(data), data.test[:5]).bound.shape
     torch.Size([5])
     """
+
+    aligned = True
 
     def __init__(self, off_diagonal: float = 10.0, diagonal: float = 10.0, kind: int = 2, particles: int = 1) -> None:
         super().__init__(particles)

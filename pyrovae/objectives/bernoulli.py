@@ -26,6 +26,8 @@ class _Draw(Messenger):
         if msg["is_observed"] or msg["done"] or family(msg["fn"]) != "Bernoulli":
             return
         frames = {f.name: f.dim for f in msg["cond_indep_stack"]}
+        if "data" not in frames:  # refused later
+            return
         dim = len(msg["fn"].batch_shape) + frames.get("particles", frames["data"])
         logits = unwrapped(msg["fn"]).logits.expand(msg["fn"].batch_shape + msg["fn"].event_shape)
         msg["value"], msg["done"] = torch.cat(self.draw(logits.chunk(self.blocks, dim)[0]), dim), True

@@ -5,7 +5,7 @@ from .functions import Program
 from .handlers import AtMean, Detached, ObservedAtMean, Unobserved, Values
 from .modes import evaluating, home, seeded
 from .run import GenerativeProgram, densities, guide_sites
-from .sites import Densities, Site, family, latents, sample_sites, unwrapped
+from .sites import Densities, Site, family, latents, read_site, sample_sites, unwrapped
 
 __all__ = [
     "AtMean",
@@ -26,6 +26,7 @@ __all__ = [
     "home",
     "latents",
     "plain_errors",
+    "read_site",
     "sample_sites",
     "seeded",
     "unwrapped",
