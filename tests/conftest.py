@@ -25,6 +25,7 @@ from pyrovae import likelihoods, posteriors, priors
 from pyrovae.networks import pair
 
 F64 = torch.float64
+TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 
 
 @pytest.fixture(autouse=True)
@@ -233,6 +234,12 @@ class Toy:
 
 
 # Checks
+
+
+def run(objective: Callable[[Any, Tensor], Any], vae: Any, x: Tensor, seed: int = 5) -> Any:
+    """An objective, or another function of program and data, under a seed."""
+    torch.manual_seed(seed)
+    return objective(vae, x)
 
 
 def gradients(module: nn.Module, loss: Tensor) -> dict[str, Tensor]:

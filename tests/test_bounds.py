@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from conftest import F64, FREE, LinearGaussian, TwoLatents, gradients, small_data, small_vae, z_test
+from conftest import F64, FREE, TIGHT, LinearGaussian, TwoLatents, gradients, run, small_data, small_vae, z_test
 from exact import Coins, Masked, OneLatent, at_nodes
 
 import pyrovae as pv
@@ -32,13 +32,6 @@ from pyrovae.objectives import (
 )
 from pyrovae.objectives.importance import leave_one_out, stratified
 from pyrovae.objectives.weights import Weighted, Weights, power_mean, shares, surrogate
-
-TIGHT = {"rtol": 1e-10, "atol": 1e-10}
-
-
-def run(objective, vae, x, seed=5):
-    torch.manual_seed(seed)
-    return objective(vae, x)
 
 
 def check_same(a, b, vae, x, names=None, **tolerance):

@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import F64, Global, LinearGaussian, gradients, small_data, small_vae, z_test
+from conftest import F64, TIGHT, Global, LinearGaussian, gradients, run, small_data, small_vae, z_test
 from pyro.infer import RenyiELBO
 from scipy import stats
 from torch.distributions import kl_divergence
@@ -42,7 +42,6 @@ from pyrovae.objectives import (
 from pyrovae.objectives.weights import power_mean, shares
 from pyrovae.program.handlers import AtMean
 
-TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 GUIDE = ("a", "c", "log_s")  # of LinearGaussian(guide="free")
 
 
@@ -60,11 +59,6 @@ def refused(run, *words):
     else:
         raise AssertionError("not refused")
     assert all(w in message for w in words), message
-
-
-def run(objective, vae, x, seed=5):
-    torch.manual_seed(seed)
-    return objective(vae, x)
 
 
 def at_most(draws, limit, failure_rate=1e-6):

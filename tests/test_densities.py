@@ -9,13 +9,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import EVENT, EXACT, F64, FREE, LIKELIHOODS, Global, LinearGaussian, small_data, small_vae
+from conftest import EVENT, EXACT, F64, FREE, LIKELIHOODS, TIGHT, Global, LinearGaussian, small_data, small_vae
 from pyro import poutine
 
 import pyrovae as pv
 from pyrovae.program import Values
 
-TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 NORMAL = dist.Normal
 
 

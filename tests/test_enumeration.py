@@ -10,20 +10,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import F64, check_device, check_trace, small_data, small_vae, z_test
+from conftest import F64, TIGHT, check_device, check_trace, run, small_data, small_vae, z_test
 from exact import Coins, Mixture, at_nodes
 
 import pyrovae as pv
 from pyrovae.objectives import CUBO, ELBO, IWAE, MIWAE, TVO, Renyi, TailAdaptive
 from pyrovae.program.enumeration import support
 
-TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 MARK = {"enumerate": "parallel"}
-
-
-def run(objective, vae, x, seed=5):
-    torch.manual_seed(seed)
-    return objective(vae, x)
 
 
 # The values of one event

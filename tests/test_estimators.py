@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import F64, Global, LinearGaussian, TwoLatents, gradients, small_data, small_vae
+from conftest import F64, TIGHT, Global, LinearGaussian, TwoLatents, gradients, run, small_data, small_vae
 from exact import Mixture, OneLatent
 from pyro import poutine
 from test_unbiased import gradient
@@ -46,13 +46,7 @@ from pyrovae.objectives.inclusive import dream
 from pyrovae.objectives.weights import Weights, surrogate
 from pyrovae.program.enumeration import support
 
-TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 MARK = {"enumerate": "parallel"}
-
-
-def run(objective, vae, x, seed=5):
-    torch.manual_seed(seed)
-    return objective(vae, x)
 
 
 def some_weights(k=4, b=3):

@@ -17,6 +17,7 @@ from conftest import (
     F64,
     LIKELIHOODS,
     NETWORKS,
+    TIGHT,
     check_device,
     check_trace,
     fake_cuda,
@@ -36,7 +37,6 @@ from pyrovae.cli import main
 from pyrovae.models import EnumerableVAE, LinearGaussian
 from pyrovae.networks import MLP
 
-TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 SHAPE, L = [1, 2, 3], 2
 
 

@@ -19,6 +19,7 @@ from conftest import (
     FREE,
     LIKELIHOODS,
     NETWORKS,
+    TIGHT,
     Global,
     LinearGaussian,
     TwoLatents,
@@ -26,6 +27,7 @@ from conftest import (
     check_trace,
     gradients,
     reached,
+    run,
     small_data,
     small_vae,
     z_test,
@@ -38,13 +40,6 @@ import pyrovae as pv
 from pyrovae.objectives import ELBO, IWAE, BetaELBO, PyroELBO
 from pyrovae.objectives.elbo import rate
 from pyrovae.objectives.weights import power_mean
-
-TIGHT = {"rtol": 1e-10, "atol": 1e-10}
-
-
-def run(objective, vae, x, seed=5):
-    torch.manual_seed(seed)
-    return objective(vae, x)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -9,20 +9,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import F64, LinearGaussian, TwoLatents, gradients, small_data, small_vae, z_test
+from conftest import F64, TIGHT, LinearGaussian, TwoLatents, gradients, run, small_data, small_vae, z_test
 from exact import Coins, Mixture
 
 import pyrovae as pv
 from pyrovae.objectives import DIPVAE, ELBO, BetaTCVAE, Capacity, InfoVAE
 from pyrovae.objectives.aggregate import aggregate, codes, mmd
 from pyrovae.objectives.elbo import rate
-
-TIGHT = {"rtol": 1e-10, "atol": 1e-10}
-
-
-def run(objective, vae, x, seed=5):
-    torch.manual_seed(seed)
-    return objective(vae, x)
 
 
 def drawn(vae, x, particles, seed=5):

@@ -7,15 +7,13 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import F64, LinearGaussian, fake_cuda
+from conftest import F64, TIGHT, LinearGaussian, fake_cuda
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch.distributions import constraints
 
 import pyrovae as pv
 from pyrovae.objectives import ELBO, IWAE, BetaELBO
-
-TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 
 
 def plain(slope=0.5, module="decoder"):

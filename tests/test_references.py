@@ -10,14 +10,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import F64, FREE, LinearGaussian, TwoLatents, gradients
+from conftest import F64, FREE, TIGHT, LinearGaussian, TwoLatents, gradients
 from pyro.infer import RenyiELBO, TraceEnum_ELBO
 from pyro.poutine.messenger import Messenger
 
 import pyrovae as pv
 from pyrovae.objectives import ELBO, IWAE, Renyi
-
-TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 
 
 class Noise(Messenger):
