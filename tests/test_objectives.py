@@ -53,18 +53,6 @@ class TestObjectives:
         assert torch.equal(run(ALL[name](), vae, x).bound, e.bound)
         reached(vae, e.surrogate.mean())
 
-    def test_rows_are_independent(self, name):
-        """A datum's bound does not depend on its neighbours; the guide's noise is held fixed."""
-        if name == "TVO moments":
-            pytest.skip("its temperatures are those of the batch, as the paper has it")
-        vae, x = vae_for(name).double(), small_data(n=3)
-        for p in vae.posterior.parameters():
-            nn.init.zeros_(p)
-        whole = run(ALL[name](), vae, x).bound
-        other = run(ALL[name](), vae, torch.cat([x[:2], 1 - x[2:]])).bound
-        torch.testing.assert_close(whole[:2], other[:2], **TIGHT)
-        assert whole[2] != other[2]
-
     def test_state_round_trip(self, name):
         objective, vae, x = ALL[name](), vae_for(name).double(), small_data()
         objective.advance(0.5)
@@ -91,6 +79,19 @@ class TestObjectives:
         assert np.isfinite(run.history["bound"]).all()
         assert all(not torch.equal(p, q) for p, q in zip(vae.parameters(), before, strict=True))
         assert all(torch.equal(v, objective.state_dict()[k]) for k, v in state.items())
+
+
+# The temperatures of TVO by moments are those of the batch, as the paper has it
+@pytest.mark.parametrize("name", [n for n in ALL if n != "TVO moments"])
+def test_rows_are_independent(name):
+    """A datum's bound does not depend on its neighbours; the guide's noise is held fixed."""
+    vae, x = vae_for(name).double(), small_data(n=3)
+    for p in vae.posterior.parameters():
+        nn.init.zeros_(p)
+    whole = run(ALL[name](), vae, x).bound
+    other = run(ALL[name](), vae, torch.cat([x[:2], 1 - x[2:]])).bound
+    torch.testing.assert_close(whole[:2], other[:2], **TIGHT)
+    assert whole[2] != other[2]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
