@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -138,6 +139,24 @@ class Mixture(nn.Module):
 
     def data(self, n: int) -> Tensor:
         return torch.randn(n, dtype=F64)
+
+
+SOME, EVERY = torch.tensor([True, True, False]), torch.tensor([True, True, True])
+
+
+def masked_within(of_guide: Tensor, of_model: Tensor) -> Any:
+    """Three z, each masked within its distribution: z ~ 𝒩(0, 1), x ~ 𝒩(Σ z, 1), q(z | x) = 𝒩(x + 2, 1)."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(3), 1.0).mask(of_model).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x[:, None].expand(-1, 3) + 2, 1.0).mask(of_guide).to_event(1))
+
+    return types.SimpleNamespace(model=model, guide=guide)
 
 
 # Expectations

@@ -436,3 +436,12 @@ def test_power_means_near_the_elbo_in_float32(t):
     exact = c + ((t * (w - c)).exp().mean(0)).log() / t if abs(t) > 1e-3 else c + (w - c).square().mean(0) * t / 2
     found = power_mean(w.float(), mass.float(), t)
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("t", [-0.05, 0.05])
+def test_power_means_near_the_elbo_of_weights_far_apart(t):
+    """10,000 nats: the end that counts is the lower one for t < 0."""
+    w = torch.tensor([[-1e4], [-2e4], [-1e4]])
+    mass = torch.full_like(w, -math.log(3))
+    exact = (t * w.double() + mass.double()).logsumexp(0) / t
+    torch.testing.assert_close(power_mean(w, mass, t).double(), exact, rtol=1e-6, atol=0)

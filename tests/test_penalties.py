@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from conftest import F64, TIGHT, LinearGaussian, TwoLatents, gradients, run, small_data, small_vae, z_test
-from exact import Coins, Mixture
+from exact import SOME, Coins, Mixture, masked_within
 
 import pyrovae as pv
 from pyrovae.objectives import DIPVAE, ELBO, BetaTCVAE, Capacity, InfoVAE
@@ -272,3 +272,19 @@ def test_every_parameter_is_reached():
     for objective in (BetaTCVAE(), InfoVAE(), DIPVAE(), Capacity(1.0, warmup=0)):
         for name, g in gradients(vae, objective(vae, vae.data(6)).surrogate.mean()).items():
             assert g.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("objective", [InfoVAE(), DIPVAE(), Capacity(), BetaTCVAE()])
+def test_validation_takes_a_batch_of_one(objective):
+    """The bound is of each datum; the penalty, which is of a batch, is not taken."""
+    vae = LinearGaussian(guide="free")
+    x = vae.data(1)
+    with torch.no_grad():
+        torch.testing.assert_close(run(objective, vae, x).bound, run(ELBO(), vae, x).bound, **TIGHT)
+
+
+def test_aggregate_posterior_of_a_masked_dimension():
+    """What is masked counts neither in log q(z) nor in Σ_j log q(z_j): equal where all have one posterior."""
+    vae, x = masked_within(SOME, SOME), torch.zeros(4, dtype=F64)
+    whole, parts = aggregate(vae, x, pv.densities(vae, x))
+    torch.testing.assert_close(whole, parts, **TIGHT)

@@ -171,7 +171,9 @@ def aggregate(vae: GenerativeProgram, x: Tensor, d: Densities) -> tuple[Tensor, 
 
 def _by_dimension(site: Site) -> Tensor:
     """log q of every dimension of a factorised site: [K, B, L]."""
-    base = unwrapped(site.distribution)
+    base = site.distribution
+    while isinstance(base, torch.distributions.Independent):  # and no further: a mask is part of its log_prob
+        base = base.base_dist
     if base.event_shape:
         raise ValueError(
             f"BetaTCVAE takes log q(z_j | x) of each dimension, and site {site.name!r} is {family(base)}, which does "

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ..config import nearest
-from ..program import Densities, Detached, GenerativeProgram, Site, check_particles, densities, unwrapped
+from ..program import Densities, Detached, GenerativeProgram, Site, check_particles, densities, has_mask, unwrapped
 from .base import Estimate, Objective, check_nonnegative
 from .baselines import Baseline, find_baseline
 from .weights import Weights, check_gradient, of_power_mean, surrogate
@@ -25,12 +25,17 @@ def _check_kl(kl: str) -> None:
 
 def site_rate(q: Site, p: Site, kl: KL) -> Tensor:
     """KL(q ‖ p) of one latent site given its parents' draws, [K, B] in nats: closed form where asked and known."""
-    if kl == "analytic" and q.mask is p.mask:  # log q and log p of a datum that one side leaves out are no pair
+    if kl == "analytic" and _whole(q, p):
         try:
             return q.reduce(kl_divergence(q.distribution, p.distribution))
         except NotImplementedError:
             pass
     return q.log_prob - p.log_prob
+
+
+def _whole(q: Site, p: Site) -> bool:
+    """Whether a closed form is that of log q − log p: not where a mask leaves a part of one of them out."""
+    return q.mask is p.mask and not (has_mask(q.distribution) or has_mask(p.distribution))
 
 
 def rate(d: Densities, kl: KL) -> Tensor:
@@ -209,7 +214,7 @@ def _parts(q: Site, p: Site, kl: KL) -> Tensor:
     """KL_j of every latent dimension, [K, B, L], where both factorise and a closed form is known; else of the site."""
     whole = site_rate(q, p, kl)[..., None]
     a, b = unwrapped(q.distribution), unwrapped(p.distribution)
-    if kl == "sampled" or a.event_shape or b.event_shape or not q.distribution.event_shape or q.mask is not p.mask:
+    if kl == "sampled" or a.event_shape or b.event_shape or not q.distribution.event_shape or not _whole(q, p):
         return whole
     try:
         each = kl_divergence(a, b)

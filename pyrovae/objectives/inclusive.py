@@ -62,7 +62,7 @@ class WakeSleep(Weighted):
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
         """IWAE per datum."""
         awake = super().forward(vae, x)
-        if self.guide == "wake":
+        if self.guide == "wake" or not torch.is_grad_enabled():  # the bound is that of being awake
             return awake
         return replace(awake, surrogate=awake.surrogate + (1 - _WAKE[self.guide]) * dream(vae, x))
 

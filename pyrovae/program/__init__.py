@@ -5,7 +5,7 @@ from .functions import Program
 from .handlers import AtMean, Detached, ObservedAtMean, Unobserved, Values
 from .modes import evaluating, home, seeded
 from .run import GenerativeProgram, densities, guide_sites
-from .sites import Densities, Site, family, latents, read_site, sample_sites, unwrapped
+from .sites import Densities, Site, family, has_mask, latents, read_site, sample_sites, unwrapped
 
 __all__ = [
     "AtMean",
@@ -23,6 +23,7 @@ __all__ = [
     "evaluating",
     "family",
     "guide_sites",
+    "has_mask",
     "home",
     "latents",
     "plain_errors",

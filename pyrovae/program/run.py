@@ -79,6 +79,9 @@ class _Marked(Exception):
         self.which, self.sizes = which, sizes
 
 
+ROUNDS = 20  # to find the marked sites of a program in; every one adds a site at least
+RESTLESS = "the sites that are marked for enumeration change from run to run; mark them once and for all"
+
 _memory: WeakKeyDictionary[Any, tuple[Any, dict[Any, Any]]] = WeakKeyDictionary()
 
 
@@ -145,13 +148,14 @@ def densities(
             check_finite("densities", x)
         known, key = _known(vae, x), ("marks", exact)
         rewind = nullcontext if key in known or isinstance(x, FakeTensor) else rewinding(x.device)
-        while True:
+        for _ in range(ROUNDS):
             marks = known.setdefault(key, Marks())
             try:
                 return _laid_out(vae, x, particles, aligned, _Pass(marks, exact, drawn, given or {}, still))
             except _Marked as found:
                 known[key] = replace(marks, **{found.which: found.sizes})
                 rewind()  # so that the first call draws what a later one would
+        raise ValueError(RESTLESS)
 
 
 @dataclass(frozen=True)
@@ -293,12 +297,13 @@ def _look(vae: Any, x: Tensor) -> Layout:
 def _first(vae: Any, x: Tensor) -> _Pass:
     """Sites that the model has alone at their first value: drawn, they would differ from run to run."""
     sizes: dict[str, int] = {}
-    while True:
+    for _ in range(ROUNDS):
         try:
             _densities(vae, x, 1, Layout(), how := _Pass(Marks(model=dict.fromkeys(sizes, 1))))
             return how
         except _Marked as found:
             sizes = found.sizes
+    raise ValueError(RESTLESS)
 
 
 def _probe(vae: Any, x: Tensor, one: _Pass) -> Layout:

@@ -245,6 +245,15 @@ def unwrapped(distribution: Any) -> Any:
     return distribution
 
 
+def has_mask(distribution: Any) -> bool:
+    """Whether a distribution leaves parts of its value out: .mask among its wrappers."""
+    while not isinstance(distribution, MaskedDistribution):
+        if not hasattr(distribution, "base_dist"):
+            return False
+        distribution = distribution.base_dist
+    return True
+
+
 def family(distribution: Any) -> str:
     """The name of a distribution's class, under its wrappers."""
     return type(unwrapped(distribution)).__name__.lstrip("_")
