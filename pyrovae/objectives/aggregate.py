@@ -308,19 +308,22 @@ class DIPVAE(Penalised):
     def covariance(self, d: Densities) -> Tensor:
         """C, [L, L]."""
         sites = list(d.posterior.values())
-        factorised = len(sites) == 1 and not unwrapped(sites[0].distribution).event_shape
+        if self.kind == 2 and (len(sites) > 1 or unwrapped(sites[0].distribution).event_shape):
+            return _covariance(codes(d).flatten(0, 1))  # of a hierarchy, or of dependent dimensions
         try:
-            if self.kind == 2 and not factorised:
-                raise NotImplementedError
             means = torch.cat([_flat(s, s.distribution.mean.expand(s.value.shape)) for s in sites], -1)[0]
-            within = [_flat(s, s.distribution.variance.expand(s.value.shape)) for s in sites if self.kind == 2]
-        except NotImplementedError:  # a hierarchy, dependent dimensions, or moments that are not known: its draws
-            if self.kind == 1:
-                raise ValueError(
-                    f"DIPVAE of kind 1 takes the means of q(z | x), and {family(sites[0].distribution)} has none that "
-                    "are known; use kind 2"
-                ) from None
-            means, within = codes(d).flatten(0, 1), []
-        centred = means - means.mean(0)
-        c = centred.T @ centred / len(means)
-        return c + within[0][0].mean(0).diag() if within else c
+            within = [_flat(s, s.distribution.variance.expand(s.value.shape))[0] for s in sites if self.kind == 2]
+        except NotImplementedError as error:  # a distribution that does not know its moments
+            if self.kind == 2:
+                return _covariance(codes(d).flatten(0, 1))
+            raise ValueError(
+                f"DIPVAE of kind 1 takes the means of q(z | x), and {family(sites[0].distribution)} has none that are "
+                "known; use kind 2"
+            ) from error
+        return _covariance(means) + sum(v.mean(0).diag() for v in within)
+
+
+def _covariance(rows: Tensor) -> Tensor:
+    """[N, L] -> [L, L]."""
+    centred = rows - rows.mean(0)
+    return centred.T @ centred / len(rows)

@@ -91,7 +91,7 @@ class IWAE(Weighted):
         zero = torch.zeros_like(share)
         weights = {
             "pathwise": Weights(share, share),
-            "stl": Weights(share, share.clone(), zero),
+            "stl": Weights(share, share, zero),
             "dreg": Weights(share, share * v.gather(0, chosen), zero),
         }[self.gradient]
         return Estimate(power_mean(log_weight, log_mass, 1), surrogate("IWAE", few, weights))
