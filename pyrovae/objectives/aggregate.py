@@ -27,6 +27,7 @@ from ..program import (
 )
 from .base import Estimate, Objective, check_nonnegative
 from .elbo import rate
+from .weights import elbo_of
 
 _RELAX = "take the mark off and use a relaxed posterior, or use BetaTCVAE"
 
@@ -34,6 +35,7 @@ _RELAX = "take the mark off and use a relaxed posterior, or use BetaTCVAE"
 class Penalised(Objective):
     """Abstract: follows −distortion − penalty, pathwise, and reports the ELBO."""
 
+    bound_of = elbo_of
     aligned = False  # whether distributions of model and guide are compared
 
     def __init__(self, particles: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..program import Densities, GenerativeProgram, Site, check_particles, densities, family, unwrapped
 from ..relaxed import check_temperature
 from .base import Estimate, Objective, check_nonnegative
-from .weights import Weights, surrogate
+from .weights import Weights, elbo_of, surrogate
 
 
 class _Draw(Messenger):
@@ -97,10 +97,17 @@ class DisARM(Objective):
     torch.Size([5])
     """
 
+    bound_of = elbo_of
+
     def __init__(self, pairs: int = 1) -> None:
         super().__init__()
         check_particles("DisARM", pairs, "pairs")
         self.pairs = pairs
+
+    @property
+    def draws(self) -> int:
+        """2·pairs."""
+        return 2 * self.pairs
 
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
         """The ELBO per datum."""
@@ -141,6 +148,8 @@ class REBAR(Objective):
     >>> pv.objectives.REBAR()(vae, data.test[:5]).bound.shape
     torch.Size([5])
     """
+
+    bound_of = elbo_of
 
     def __init__(self, particles: int = 1, temperature: float = 0.5, scale: float = 1.0) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from ..config import nearest
 from ..program import Densities, Detached, GenerativeProgram, Site, check_particles, densities, has_mask, unwrapped
 from .base import Estimate, Objective, check_nonnegative
 from .baselines import Baseline, find_baseline
-from .weights import Weights, check_gradient, of_power_mean, surrogate
+from .weights import Weights, check_gradient, elbo_of, of_power_mean, surrogate
 
 KL = Literal["analytic", "sampled"]
 
@@ -88,6 +88,7 @@ class ELBO(Objective):
     """
 
     gradients = ("pathwise", "stl", "score")
+    bound_of = elbo_of
 
     def __init__(
         self, particles: int = 1, kl: KL = "sampled", gradient: str = "pathwise", baseline: str = "none"
@@ -166,6 +167,7 @@ class BetaELBO(Objective):
     """
 
     epoch: Tensor
+    bound_of = elbo_of
 
     def __init__(
         self,

@@ -8,29 +8,40 @@ from typing import Any
 
 import pyro
 import torch
+import torch.nn as nn
 from torch import Tensor
 
 from ..program import GenerativeProgram
 from .base import Estimate, Objective
+from .weights import elbo_of
+
+OF_THE_ELBO = pyro.infer.Trace_ELBO, pyro.infer.TraceGraph_ELBO, pyro.infer.TraceEnum_ELBO
 
 
 class PyroELBO(Objective):
     """A `pyro.infer` ELBO as an objective: it trains as Pyro would, without our guarantees.
 
-    Pyro's loss is that of a whole batch under its own plate scales; the bound here is −loss / B for every datum.
+    Pyro's loss is that of a whole batch under its own plate scales; the bound here is −loss / B for every datum. One
+    without a `differentiable_loss` (RenyiELBO, TraceGraph_ELBO) has its `loss_and_grads` called, and the surrogate is
+    linear in the parameters of the program, with that gradient.
 
     Args:
-        elbo: a `pyro.infer` ELBO object with a `differentiable_loss`.
+        elbo: a `pyro.infer` ELBO object.
 
     Raises:
-        ValueError: for one without, such as RenyiELBO, and for TraceTailAdaptive_ELBO, whose loss is infinite.
+        ValueError: for what is no such object, for TraceTailAdaptive_ELBO, whose loss is infinite, and for
+            ReweightedWakeSleep, which has two; in use, for one without a `differentiable_loss` and a program that is
+            no torch module.
     """
 
     def __init__(self, elbo: Any) -> None:
         super().__init__()
-        if not hasattr(type(elbo), "differentiable_loss"):
+        if not isinstance(elbo, pyro.infer.ELBO):
+            got = getattr(elbo, "__name__", type(elbo).__name__)
+            raise ValueError(f"PyroELBO expects an object such as pyro.infer.Trace_ELBO(), got {got}; build one")
+        if isinstance(elbo, pyro.infer.ReweightedWakeSleep):
             raise ValueError(
-                f"pyro.infer.{type(elbo).__name__} has no differentiable_loss; use pyrovae.objectives.IWAE or ELBO"
+                "pyro.infer.ReweightedWakeSleep has two losses and neither is a bound; use pyrovae.objectives.WakeSleep"
             )
         if isinstance(elbo, pyro.infer.TraceTailAdaptive_ELBO):
             raise ValueError(
@@ -39,14 +50,46 @@ class PyroELBO(Objective):
             )
         self.elbo = elbo
 
+    @property
+    def particles(self) -> int:
+        """Pyro's num_particles."""
+        return self.elbo.num_particles
+
+    def bound_of(self, log_weight: Tensor, log_mass: Tensor) -> Tensor | None:
+        """The ELBO, for those that are one."""
+        return elbo_of(self, log_weight, log_mass) if isinstance(self.elbo, OF_THE_ELBO) else None
+
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
         """−loss / B, [B]."""
-        if torch.is_grad_enabled():
-            mean = -self.elbo.differentiable_loss(vae.model, vae.guide, x) / len(x)
-        else:  # some of them insist on a gradient otherwise
-            mean = -torch.as_tensor(self.elbo.loss(vae.model, vae.guide, x), dtype=x.dtype, device=x.device) / len(x)
-        bound = mean.expand(len(x))
+        if not torch.is_grad_enabled():  # some of them insist on a gradient otherwise
+            loss = torch.as_tensor(self.elbo.loss(vae.model, vae.guide, x), dtype=x.dtype, device=x.device)
+        elif hasattr(self.elbo, "differentiable_loss"):
+            loss = self.elbo.differentiable_loss(vae.model, vae.guide, x)
+        else:
+            loss = self._with_gradients(vae, x)
+        bound = (-loss / len(x)).expand(len(x))
         return Estimate(bound.detach(), bound)
+
+    def _with_gradients(self, vae: GenerativeProgram, x: Tensor) -> Tensor:
+        """The loss, with the gradient that `loss_and_grads` leaves at the parameters."""
+        if not isinstance(vae, nn.Module):
+            raise ValueError(
+                f"pyro.infer.{type(self.elbo).__name__} leaves gradients at the parameters of a torch module, got a "
+                f"{type(vae).__name__}; wrap plain functions in pv.Program(model, guide)"
+            )
+        parameters = list(vae.parameters())
+        before = [p.grad for p in parameters]
+        try:
+            for p in parameters:
+                p.grad = None
+            with pyro.get_param_store().scope():  # these have gradients for what is in a param store alone
+                loss = x.new_tensor(self.elbo.loss_and_grads(*to_pyro(vae), x))
+            gradients = [p.grad for p in parameters]
+        finally:
+            for p, g in zip(parameters, before, strict=True):
+                p.grad = g
+        reached = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
+        return loss + sum(((p - p.detach()) * g).sum() for p, g in reached)
 
 
 _names = (f"pyrovae{n}" for n in itertools.count())

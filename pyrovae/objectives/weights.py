@@ -99,11 +99,6 @@ class Weighted(Objective):
         check_gradient(type(self).__name__, gradient, self.gradients)
         self.particles, self.gradient = particles, gradient
 
-    @property
-    def draws(self) -> int:
-        """Draws per datum."""
-        return self.particles
-
     @abstractmethod
     def weigh(self, log_weight: Tensor, log_mass: Tensor) -> tuple[Tensor, Weights]:
         """The bound [B] and the weights of its gradient.
@@ -113,6 +108,10 @@ class Weighted(Objective):
             log_mass: log of each particle's share in a mean over particles, [K, B]: −log K, unless sites are
                 enumerated.
         """
+
+    def bound_of(self, log_weight: Tensor, log_mass: Tensor) -> Tensor:
+        """The bound alone."""
+        return self.weigh(log_weight, log_mass)[0]
 
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
         """The bound per datum. Raises ValueError for a program that the estimator is not for."""
@@ -157,6 +156,11 @@ def power_mean(log_weight: Tensor, log_mass: Tensor, t: float) -> Tensor:
         end = log_weight.amax(-2, keepdim=True) if t > 0 else log_weight.amin(-2, keepdim=True)
         return end.squeeze(-2) + (log_mass.exp() * torch.expm1(t * (log_weight - end))).sum(-2).log1p() / t
     return (t * log_weight + log_mass).logsumexp(-2) / t
+
+
+def elbo_of(objective: Any, log_weight: Tensor, log_mass: Tensor) -> Tensor:
+    """Σ_k m_k log w_k: the `bound_of` of the objectives that report the ELBO."""
+    return power_mean(log_weight, log_mass, 0)
 
 
 def shares(log_weight: Tensor, log_mass: Tensor, t: float) -> Tensor:
