@@ -6,15 +6,16 @@ Everything else is computed from their traces.
 
 __version__ = "0.1.0"
 
-from . import data, likelihoods, models, networks, objectives, plots, posteriors, priors
+from . import data, lab, likelihoods, models, networks, objectives, plots, posteriors, priors
 from .arviz import pareto_k, to_datatree
-from .evaluation import decode, encode, evaluate, generate, interpolate, reconstruct, traverse
+from .evaluation import anneal, decode, encode, evaluate, generate, interpolate, reconstruct, traverse
 from .objectives.pyro_elbo import to_pyro
 from .program import Program, densities
 from .training import fit, load, save
 
 __all__ = [
     "Program",
+    "anneal",
     "data",
     "decode",
     "densities",
@@ -23,6 +24,7 @@ __all__ = [
     "fit",
     "generate",
     "interpolate",
+    "lab",
     "likelihoods",
     "load",
     "models",

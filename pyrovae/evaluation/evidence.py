@@ -20,30 +20,11 @@ ACTIVE = 0.01  # the variance over the data from which a unit is called active
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Figures of a model on N data, per datum in nats.
-
-    Attributes:
-        log_evidence: log 1/K Σ_k w_k, [N]; on average a lower bound of log p(x) that is tight for many particles.
-        standard_error: Monte Carlo standard error of each log_evidence, [N], by the delta method.
-        elbo: mean log weight, [N].
-        rate: mean of log q(z | x) − log p(z), [N].
-        distortion: mean of −log p(x | z), [N]; elbo = −(rate + distortion).
-        active_units: latent dimensions whose posterior mean varies over the data by more than 0.01 (variance).
-        latent_units: how many there are.
-        particles: K.
-        seed: of the draws.
-    """
+class Evidence:
+    """Abstract: estimates of log p(x) for N data, with the standard errors of their draws, both [N]."""
 
     log_evidence: Tensor
     standard_error: Tensor
-    elbo: Tensor
-    rate: Tensor
-    distortion: Tensor
-    active_units: int
-    latent_units: int
-    particles: int
-    seed: int
 
     @property
     def log_evidence_mean(self) -> float:
@@ -60,6 +41,31 @@ class Evaluation:
     def log_evidence_monte_carlo_error(self) -> float:
         """Standard error of that mean over the draws alone; NaN for one particle."""
         return float(self.standard_error.square().sum().sqrt() / len(self.standard_error))
+
+
+@dataclass(frozen=True)
+class Evaluation(Evidence):
+    """Figures of a model on N data, per datum in nats.
+
+    Attributes:
+        log_evidence: log 1/K Σ_k w_k, [N]; on average a lower bound of log p(x) that is tight for many particles.
+        standard_error: Monte Carlo standard error of each log_evidence, [N], by the delta method.
+        elbo: mean log weight, [N].
+        rate: mean of log q(z | x) − log p(z), [N].
+        distortion: mean of −log p(x | z), [N]; elbo = −(rate + distortion).
+        active_units: latent dimensions whose posterior mean varies over the data by more than 0.01 (variance).
+        latent_units: how many there are.
+        particles: K.
+        seed: of the draws.
+    """
+
+    elbo: Tensor
+    rate: Tensor
+    distortion: Tensor
+    active_units: int
+    latent_units: int
+    particles: int
+    seed: int
 
     def to_dict(self) -> dict[str, Any]:
         """Means over the data with their errors and protocol, as plain numbers; an error that is undefined is None."""
