@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, generate.
+"""The command line: train, evaluate, generate, compare.
 
 A bad word gets one sentence and exit status 2; no traceback reaches a user (PYROVAE_TRACEBACK=1 shows it).
 """
@@ -19,6 +19,7 @@ commands:
   train [NAME | FILE.py:CLASS]   train a model on data and leave a run folder
   evaluate RUN                   log evidence, ELBO, rate and distortion of a run's model
   generate RUN                   draw new data from a run's model
+  compare [RUN | NAME | FILE.py:CLASS]   bias, variance, signal-to-noise, tightness and cost of objectives
 
 `pyrovae COMMAND --help` shows a command's options; `pyrovae train FILE.py:CLASS --help` those of your own class.
 """
@@ -60,10 +61,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
     from . import commands
     from .config import nearest
 
-    known = {"train": commands.train, "evaluate": commands.evaluate, "generate": commands.generate}
+    known = ("train", "evaluate", "generate", "compare")
     if name not in known:
         raise ValueError(f"unknown command {name!r}; {nearest(name, known)}")
-    return known[name]
+    return getattr(commands, name)
 
 
 def run() -> Any:

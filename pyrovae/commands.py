@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from . import data as data_room
-from . import evaluation
+from . import evaluation, lab
 from .config import class_path, construct, find_class
 from .data import Dataset
-from .options import EVENT_SHAPE, Parser, model_options, read_run, read_train
+from .lab.contenders import USUAL, contenders, split_objectives
+from .options import COMPARE, EVENT_SHAPE, Parser, model_options, read_compare, read_run, read_train
 from .program import seeded
-from .training import Fit, RunFolder, fit, load
+from .training import Fit, RunFolder, fit, load, save
 from .training.settings import find_device
 
 FIT = ("epochs", "batch_size", "learning_rate", "schedule", "clip", "patience", "seed", "device", "precision")
@@ -114,6 +115,60 @@ def generate(words: list[str]) -> int:
     return 0
 
 
+def compare(words: list[str]) -> int:
+    """Hold objectives against the truth, on a run's model or on one that is trained first; leave a report."""
+    settings = read_compare(words)
+    entrants = split_objectives(settings["objectives"]) if settings["objectives"] is not None else USUAL
+    particles = [_whole_number("particles", k) for k in settings["particles"].split(",")]
+    contenders(entrants, particles)  # a wrong name is told before anything is trained
+    vae, data, folder = _trained(settings)
+    x: Tensor | None = getattr(data, settings["split"])
+    if x is None:
+        raise ValueError(f"{data.name} has no {settings['split']} data to compare on; its splits: {_sizes(data)}")
+    if settings["data_size"] < 1:
+        raise ValueError(f"compare expects data_size of at least 1, got {settings['data_size']}")
+    output = Path(settings["output"]) if settings["output"] else _free(folder / "compare")
+    options = {k: settings[k] for k in ("draws", "reference", "seed")}
+    table = lab.compare(vae, x[: settings["data_size"]], entrants, particles, **options, folder=output)
+    print(lab.summary(table))
+    if table.attrs["interrupted"]:
+        print(f"stopped; the rows that were done are in {output}")
+        return 130
+    print(f"report: {output / 'report.html'}")
+    return 0
+
+
+def _trained(settings: dict[str, Any]) -> tuple[Any, Dataset, Path]:
+    """The model of a run; or one that is built, trained for so many epochs, and left in a run folder of its own."""
+    device = find_device(settings["device"])
+    if settings["run"] is not None:
+        folder = RunFolder(settings["run"])
+        return load(folder.path).to(device), load_data(folder.read_config()), folder.path
+    path = Path(settings["run_dir"] or _free_folder(settings))
+    settings["run_dir"] = str(path)
+    data = load_data(settings)
+    with seeded(settings["seed"]):
+        vae = build_model(settings, data)
+    kept = {k: v for k, v in settings.items() if k not in COMPARE} | {EVENT_SHAPE: list(data.event_shape)}
+    if settings["epochs"] == 0:
+        save(vae, path, kept)
+        print(f"{type(vae).__name__} on {data.name}, not trained -> {path}")
+        return vae.to(device), data, path
+    objective = construct(settings["objective"], "objective") if settings["objective"] else None
+    print(f"{type(vae).__name__} on {data.name}, trained for {settings['epochs']} epochs first -> {path}")
+    run = fit(vae, data, objective, run_dir=path, settings=kept, **{k: settings[k] for k in FIT})
+    if run.interrupted:
+        raise KeyboardInterrupt
+    return run.model, data, path
+
+
+def _whole_number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ValueError(f"compare expects {name} as whole numbers between commas, got {text!r}") from error
+
+
 def load_data(settings: dict[str, Any]) -> Dataset:
     """The data set that a run's settings name."""
     return data_room.load(
@@ -198,8 +253,12 @@ def _same_data(settings: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 def _free_folder(settings: dict[str, Any]) -> Path:
-    name = f"{settings['model'].rpartition(':')[2]}-{Path(settings['data']).stem}".lower()
-    candidates = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in itertools.count(1))
+    return _free(Path("runs") / f"{settings['model'].rpartition(':')[2]}-{Path(settings['data']).stem}".lower())
+
+
+def _free(path: Path) -> Path:
+    """The path, or the first with a number behind it that is not there."""
+    candidates = (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in itertools.count(1))
     return next(p for p in candidates if not p.exists())
 
 

@@ -104,10 +104,10 @@ def plain(value: Any) -> Any:
     return value.as_dict() if isinstance(value, Namespace) else value
 
 
-def read_train(words: list[str]) -> dict[str, Any]:
-    """Settings of `pyrovae train`, from a first word that names the model, options, and --config FILE.yaml.
+def read_train(words: list[str], command: str = "train", add: Callable[[Parser], Any] | None = None) -> dict[str, Any]:
+    """Settings of a command that builds a model: a first word that names it, options, and --config FILE.yaml.
 
-    With --resume the settings of the run are the defaults. Raises ValueError.
+    With --resume the settings of the run are the defaults. `add` adds options of the command's own. Raises ValueError.
     """
     words = list(words)
     given = [words.pop(0)] if words and not words[0].startswith("-") else []
@@ -126,7 +126,8 @@ def read_train(words: list[str]) -> dict[str, Any]:
             if any(w.startswith(f"--{option}.") and not w.startswith(f"--{option}.help") for w in words):
                 config[option] = _default(cls, option)
     config = {k: _resolve(k, v) for k, v in config.items()}
-    parser = train_parser(cls, [k for k, v in config.items() if k in PARTS and isinstance(v, str)])
+    parser = train_parser(cls, [k for k, v in config.items() if k in PARTS and isinstance(v, str)], command)
+    (add or _add_run)(parser)
     for i, word in enumerate(words[1:], 1):
         if words[i - 1] == "--hidden" and word.isdigit():
             words[i] = f"[{word}]"
@@ -215,15 +216,16 @@ def _resolve(option: str, value: Any) -> Any:
     raise ValueError(f"{option} expects a class name, or class_path and init_args, got {value!r}")
 
 
-def train_parser(cls: Any, words: Sequence[str] = ()) -> Parser:
-    """The options of `pyrovae train` for one model class: those of its `build`, or of its constructor.
+def train_parser(cls: Any, words: Sequence[str] = (), command: str = "train") -> Parser:
+    """The options of building and training one model class: those of its `build`, or of its constructor.
 
     `words` are the parts that are given as a word in the place of a class.
     """
+    told = (inspect.getdoc(cls) or "").splitlines()[0] if cls.__doc__ else ""
     parser = Parser(
-        prog="pyrovae train",
-        usage="pyrovae train [NAME | FILE.py:CLASS] [options]",
-        description=f"Train {cls.__name__}: {(inspect.getdoc(cls) or '').splitlines()[0] if cls.__doc__ else ''}",
+        prog=f"pyrovae {command}",
+        usage=f"pyrovae {command} [NAME | FILE.py:CLASS] [options]",
+        description=f"{command.capitalize()} {cls.__name__}: {told}",
     )
     parser.add_argument("--config", action="config", help="a YAML file of settings; options override it")
     parser.add_argument("--model", default="VAE", help="the model, which may also be the first word")
@@ -243,17 +245,21 @@ def train_parser(cls: Any, words: Sequence[str] = ()) -> Parser:
             text = HELP[option] + default.get(name, f" (default: {name})")
             parser.add_subclass_arguments(base, option, as_group=False, skip=filled, metavar="NAME", help=text)
     parser.add_argument("--schedule", default="cosine", help=f"of the learning rate: {', '.join(SCHEDULES)}")
-    given = ("vae", "data", "objective", "schedule", "optimizer", "run_dir", "resume", "progress", "settings")
-    skip: set[str | int] = set(given)
+    given = "vae data objective schedule optimizer run_dir resume progress settings measure"
+    skip: set[str | int] = set(given.split())
     parser.add_function_arguments(fit, skip=skip)
     parser.add_argument("--run_dir", type=str | None, default=None, help="the run folder (default: runs/MODEL-DATA)")
+    return parser
+
+
+def _add_run(parser: Parser) -> None:
+    """What `pyrovae train` alone has."""
     parser.add_argument(
         "--resume",
         action="store_true",
         help="go on from the last finished epoch in run_dir; more --epochs stretch the schedule",
     )
     parser.add_argument("--test_particles", type=int, default=1000, help="particles of the final evaluation")
-    return parser
 
 
 def _add_data(parser: Parser) -> None:
@@ -264,6 +270,53 @@ def _add_data(parser: Parser) -> None:
     )
     parser.add_argument("--root", type=str | None, default=None, help="folder of the data (default: $PYROVAE_DATA)")
     parser.add_argument("--data_seed", type=int, default=0, help="of splits and fixed binarisation")
+
+
+COMPARE = ("objectives", "particles", "draws", "data_size", "split", "reference", "output", "run")
+
+
+def add_compare(parser: Parser) -> None:
+    """What `pyrovae compare` has, about a run and about a model to be trained first."""
+    parser.add_argument(
+        "--objectives",
+        type=str | None,
+        default=None,
+        metavar="LIST",
+        help='between commas: "ELBO, IWAE(gradient=dreg), FILE.py:CLASS, pyro.infer.Trace_ELBO" (default: sixteen)',
+    )
+    parser.add_argument(
+        "--particles", type=str, default="1,5,50", metavar="K,K", help="of every objective that takes any"
+    )
+    parser.add_argument("--draws", type=int, default=200, help="gradients of each objective")
+    parser.add_argument("--data_size", type=int, default=32, metavar="B", help="data of the split, one batch")
+    parser.add_argument("--split", choices=["test", "validation", "train"], default="test")
+    parser.add_argument(
+        "--reference",
+        type=int | str,
+        default="auto",
+        help="log p(x): exact, ais (annealed importance sampling), a number of particles, or auto (what is possible)",
+    )
+    parser.add_argument("--output", type=str | None, default=None, help="a folder (default: compare in the run folder)")
+
+
+def read_compare(words: list[str]) -> dict[str, Any]:
+    """Settings of `pyrovae compare [RUN | NAME | FILE.py:CLASS]`; "run" is None without a run. Raises ValueError."""
+    if words and not words[0].startswith("-") and RunFolder(words[0]).in_use():
+
+        def add(parser: Parser) -> None:
+            add_compare(parser)
+            parser.add_argument("--seed", type=int, default=0, help="of the draws")
+            parser.add_argument("--device", default="auto")
+
+        return read_run("compare", words, add)
+
+    def add_with_epochs(parser: Parser) -> None:
+        add_compare(parser)
+        parser.set_defaults({"epochs": 10})
+
+    if words and Path(words[0]).is_dir():
+        RunFolder(words[0]).read_config()  # says what is missing
+    return {"run": None} | read_train(words, "compare", add_with_epochs)
 
 
 def read_run(command: str, words: list[str], add: Callable[[Parser], Any]) -> dict[str, Any]:

@@ -1,9 +1,25 @@
-"""Pictures of training, of what a model makes, and of its latent space.
+"""Pictures of training, of what a model makes, of its latent space, and of objectives that are compared.
 
 Every function returns a `matplotlib.figure.Figure`, which a notebook shows as a cell's last expression, and leaves
 pyplot alone: `figure.savefig("samples.png")`.
 """
 
+from .laboratory import bias, bounds, cost, signal_to_noise, variance
 from .pictures import history, images, interpolation, latent_map, reconstructions, samples, traversal
+from .race import race
 
-__all__ = ["history", "images", "interpolation", "latent_map", "reconstructions", "samples", "traversal"]
+__all__ = [
+    "bias",
+    "bounds",
+    "cost",
+    "history",
+    "images",
+    "interpolation",
+    "latent_map",
+    "race",
+    "reconstructions",
+    "samples",
+    "signal_to_noise",
+    "traversal",
+    "variance",
+]

@@ -98,6 +98,7 @@ def fit(
     resume: bool = False,
     progress: bool = True,
     settings: dict[str, Any] | None = None,
+    measure: Callable[[Any, int], dict[str, float]] | None = None,
 ) -> Fit:
     """Train a model and its guide by stochastic gradient ascent on an objective's surrogate.
 
@@ -119,6 +120,9 @@ def fit(
         resume: go on from the last finished epoch in run_dir; on a CPU bit-equal to a run that was never stopped.
         progress: show a progress bar.
         settings: plain data to keep in the config.yaml of the run folder.
+        measure: called with the model, in evaluation mode, and the number of finished epochs after each of them; its
+            figures, always of the same names, join the epoch's row of the history. Its time and random numbers are no
+            part of the training's.
 
     Returns:
         `Fit`, with .model, .history and .run_dir.
@@ -170,6 +174,9 @@ def fit(
                 if not loop.finite(row):
                     loop.diagnose(last_good, so_far.epoch)
                 last_good = loop.capture()
+                if measure is not None:
+                    with evaluating(vae), seeded(seed, where):
+                        row |= measure(vae, so_far.epoch + 1)
                 so_far.add(row, last_good["model"])
                 bar.set_postfix({k: f"{row[k]:.2f}" for k in ("bound", "validation") if k in row}, refresh=False)
                 if folder:
