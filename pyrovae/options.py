@@ -47,7 +47,7 @@ class Parser(ArgumentParser):
     """jsonargparse's parser; a mistake is one ValueError, with the nearest option."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs = {"exit_on_error": False, "formatter_class": _Formatter} | kwargs
+        kwargs = {"exit_on_error": False, "formatter_class": _Formatter, "allow_abbrev": False} | kwargs
         super().__init__(*args, **kwargs)
 
     def read(self, words: list[str]) -> dict[str, Any]:
@@ -128,8 +128,9 @@ def read_train(words: list[str], command: str = "train", add: Callable[[Parser],
     config = {k: _resolve(k, v) for k, v in config.items()}
     parser = train_parser(cls, [k for k, v in config.items() if k in PARTS and isinstance(v, str)], command)
     (add or _add_run)(parser)
+    width = inspect.signature(getattr(cls, "build", cls)).parameters.get("hidden")
     for i, word in enumerate(words[1:], 1):
-        if words[i - 1] == "--hidden" and word.isdigit():
+        if words[i - 1] == "--hidden" and word.isdigit() and width is not None and width.annotation not in (int, "int"):
             words[i] = f"[{word}]"
     settings = parser.read([f"--config={yaml.safe_dump(config)}", *words])
     settings.pop("config", None)

@@ -33,7 +33,15 @@ from conftest import (
     z_test,
 )
 from exact import EVERY, SOME, Mixture, masked_within
-from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO, TraceTailAdaptive_ELBO
+from pyro.infer import (
+    SVI,
+    RenyiELBO,
+    ReweightedWakeSleep,
+    Trace_ELBO,
+    TraceGraph_ELBO,
+    TraceMeanField_ELBO,
+    TraceTailAdaptive_ELBO,
+)
 from zoo import ALL, OBJECTIVES, holds_draws, vae_for
 
 import pyrovae as pv
@@ -543,12 +551,16 @@ MESSAGES = {
     "elbo": (lambda: ELBO(0), r"ELBO expects particles as a whole number of at least 1, got particles=0"),
     "half a particle": (lambda: ELBO(2.5), r"ELBO expects particles as a whole number of at least 1, got .*=2.5"),
     "beta's particles": (lambda: BetaELBO(particles=0), r"BetaELBO expects particles as a whole number .*=0"),
-    "no elbo": (lambda: PyroELBO(Trace_ELBO), r"has no differentiable_loss"),
+    "no elbo": (lambda: PyroELBO(Trace_ELBO), r"expects an object such as pyro.infer.Trace_ELBO\(\), got Trace_ELBO"),
     "tail": (
         lambda: PyroELBO(TraceTailAdaptive_ELBO(num_particles=2, vectorize_particles=True)),
         r"pyro.infer.TraceTailAdaptive_ELBO has gradients and no loss.*; use pyrovae.objectives.IWAE or ELBO",
     ),
-    "renyi": (lambda: PyroELBO(RenyiELBO()), r"pyro.infer.RenyiELBO has no differentiable_loss; use .*IWAE or ELBO"),
+    "two losses": (lambda: PyroELBO(ReweightedWakeSleep()), r"has two losses .*; use pyrovae.objectives.WakeSleep"),
+    "no module": (
+        lambda: PyroELBO(TraceGraph_ELBO())(types.SimpleNamespace(), torch.zeros(2)),
+        r"pyro.infer.TraceGraph_ELBO leaves gradients at the parameters of a torch module.*pv.Program\(model, guide\)",
+    ),
 }
 
 
@@ -575,6 +587,30 @@ def test_pyro_elbo_is_pyro_s(model, elbo):
     torch.testing.assert_close(-e.bound.sum(), loss.detach(), **TIGHT)
     a, b = gradients(vae, -e.surrogate.sum()), gradients(vae, loss)
     assert all(torch.allclose(g, b[n]) for n, g in a.items())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (lambda: RenyiELBO(0, 4, max_plate_nesting=1, vectorize_particles=True), lambda: IWAE(4)),
+        (lambda: TraceGraph_ELBO(1, max_plate_nesting=1), lambda: ELBO()),
+    ],
+    ids=["RenyiELBO", "TraceGraph_ELBO"],
+)
+def test_pyro_elbos_that_have_only_loss_and_grads(theirs, ours):
+    """Their gradient, scaled by what comes after it; what stands at the parameters, and the store, are left alone."""
+    vae = FREE["one latent"]()
+    x = vae.data(5)
+    marks = [torch.full_like(p, 3.0) for p in vae.parameters()]
+    for p, mark in zip(vae.parameters(), marks, strict=True):
+        p.grad = mark
+    e, own = run(PyroELBO(theirs()), vae, x), run(ours(), vae, x)
+    torch.testing.assert_close(e.bound.mean(), own.bound.mean(), **TIGHT)
+    a, b = gradients(vae, 2 * e.surrogate.mean()), gradients(vae, 2 * own.surrogate.mean())
+    for name, g in a.items():
+        torch.testing.assert_close(g, b[name], **TIGHT, msg=name)
+    assert all(p.grad is mark for p, mark in zip(vae.parameters(), marks, strict=True))
+    assert not pyro.get_param_store().keys()
 
 
 @pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])

@@ -360,7 +360,10 @@ def test_training_on_cuda(data):
         ({"precision": "float16"}, "unknown precision 'float16'; did you mean"),
         ({"resume": True}, "resume needs the run_dir"),
         ({"objective": "IWAE"}, "expected an objective such as objectives.IWAE"),
-        ({"objective": pyro.infer.RenyiELBO()}, "RenyiELBO has no differentiable_loss; use pyrovae.objectives.IWAE"),
+        (
+            {"objective": pyro.infer.RenyiELBO()},
+            "RenyiELBO weighs whole batches under the scales of plates; use pyrovae.objectives.IWAE",
+        ),
     ],
 )
 def test_settings_that_make_no_sense(data, options, message):

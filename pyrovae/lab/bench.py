@@ -48,7 +48,7 @@ class Bench:
     Raises ValueError for a program or data that `densities` refuses, and a reference that cannot be had.
     """
 
-    def __init__(self, vae: Any, x: Tensor, draws: int, reference: Reference, seed: int) -> None:
+    def __init__(self, vae: Any, x: Tensor, draws: int, reference: Reference, seed: int, progress: bool) -> None:
         self.vae, self.x, self.draws, self.seed = vae, x, draws, seed
         # Seeds of single draws, so that an objective and the gradient it is held against have the same noise
         self.seeds, references = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
@@ -63,7 +63,7 @@ class Bench:
             if global_sites:  # no log p(x) of a datum
                 self.evidence = Evidence(x.new_full((len(x),), math.nan), math.nan, "none")
             else:
-                self.evidence = find_evidence(vae, x, reference, references)
+                self.evidence = find_evidence(vae, x, reference, references, progress)
             self.paths = has_paths(vae, x)
             self.truth: tuple[Tensor, float] | None = None
             if "model" in self.groups and not global_sites:

@@ -93,23 +93,23 @@ def compare(
     check_data("compare", x)
     check_count("compare", "at least 2 draws", "draws", draws, 2)
     entrants = contenders(objectives, particles)
+    if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
+        raise ValueError(f"compare expects a folder for its report, and {str(folder)!r} is a file; choose another")
     device, dtype = home(vae)
     rows: list[Row] = []
     known: dict[str, Any] = {"seed": seed, "draws": draws, "data": len(x), "interrupted": False}
-    bar = progress_bar(len(entrants) * draws, progress, "draw")
     try:
-        bench = Bench(vae, x.to(device, dtype), draws, reference, seed)
+        bench = Bench(vae, x.to(device, dtype), draws, reference, seed, progress)
         known["reference"] = bench.evidence.by
-        for done, entrant in enumerate(entrants, 1):
-            bar.set_description(entrant.name[:30], refresh=False)
-            rows += bench.rows(entrant, bar.update)
-            bar.update(done * draws - bar.n)  # one that fails is done as well
-            if folder is not None:
-                write_table(_table(rows, known), Path(folder))
+        with progress_bar(len(entrants) * draws, progress, "draw") as bar:
+            for done, entrant in enumerate(entrants, 1):
+                bar.set_description(entrant.name[:30], refresh=False)
+                rows += bench.rows(entrant, bar.update)
+                bar.update(done * draws - bar.n)  # one that fails is done as well
+                if folder is not None:
+                    write_table(_table(rows, known), folder)
     except KeyboardInterrupt:
         known["interrupted"] = True
-    finally:
-        bar.close()
     table = _table(rows, known)
     if folder is not None:
         report(table, folder)

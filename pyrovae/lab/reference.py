@@ -37,7 +37,7 @@ class Evidence:
     by: str
 
 
-def find_evidence(vae: Any, x: Tensor, reference: Reference, seed: int) -> Evidence:
+def find_evidence(vae: Any, x: Tensor, reference: Reference, seed: int, progress: bool) -> Evidence:
     """log p(x) as asked for.
 
     Args:
@@ -47,6 +47,7 @@ def find_evidence(vae: Any, x: Tensor, reference: Reference, seed: int) -> Evide
             particles of importance sampling; log p(x) itself, [B]; or "auto", the first of "exact", "ais" and 5,000
             particles that the program allows.
         seed: of the draws.
+        progress: show a progress bar.
 
     Raises:
         ValueError: for another word, "exact" without a `log_evidence(x)`, values of another shape, and as `evaluate`
@@ -58,7 +59,7 @@ def find_evidence(vae: Any, x: Tensor, reference: Reference, seed: int) -> Evide
             raise ValueError(f"compare expects reference as log p(x) of each datum, [{len(x)}], got shape {got}")
         return Evidence(reference.to(x), 0.0, "given")
     if isinstance(reference, int):
-        return _sampled(vae, x, reference, seed)
+        return _sampled(vae, x, reference, seed, progress)
     if reference not in ("auto", "exact", "ais"):
         raise ValueError(
             f"compare expects reference as 'auto', 'exact', 'ais', a number of particles or log p(x), got {reference!r}"
@@ -72,17 +73,17 @@ def find_evidence(vae: Any, x: Tensor, reference: Reference, seed: int) -> Evide
         with torch.no_grad():
             return Evidence(vae.log_evidence(x), 0.0, "exact")
     try:
-        ev = anneal(vae, x, seed=seed)
+        ev = anneal(vae, x, seed=seed, progress=progress)
     except ValueError:
         if reference == "ais":
             raise
-        return _sampled(vae, x, PARTICLES, seed)  # discrete latents, say
+        return _sampled(vae, x, PARTICLES, seed, progress)  # discrete latents, say
     by = f"annealed importance sampling, {ev.chains} chains of {ev.steps} steps"
     return Evidence(ev.log_evidence.to(x), ev.log_evidence_monte_carlo_error, by)
 
 
-def _sampled(vae: Any, x: Tensor, particles: int, seed: int) -> Evidence:
-    ev = evaluate(vae, x, particles, seed)
+def _sampled(vae: Any, x: Tensor, particles: int, seed: int, progress: bool) -> Evidence:
+    ev = evaluate(vae, x, particles, seed, progress)
     by = f"importance sampling, {particles:,} particles"
     return Evidence(ev.log_evidence.to(x), ev.log_evidence_monte_carlo_error, by)
 

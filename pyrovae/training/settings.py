@@ -85,6 +85,10 @@ def check_settings(
             f"early stopping (patience) keeps the weights of the largest bound, and {type(objective).__name__} reports "
             "no lower bound; leave patience out, or train on a lower bound"
         )
+    if isinstance(objective, PyroELBO) and isinstance(objective.elbo, pyro.infer.RenyiELBO):
+        raise ValueError(
+            "pyro.infer.RenyiELBO weighs whole batches under the scales of plates; use pyrovae.objectives.IWAE or Renyi"
+        )
     if resume and run_dir is None:
         raise ValueError("resume needs the run_dir of the run to go on with")
 
