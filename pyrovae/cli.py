@@ -16,10 +16,10 @@ usage: pyrovae COMMAND ...
 Variational autoencoders written as probabilistic programs.
 
 commands:
-  train [NAME | FILE.py:CLASS]   train a model on data and leave a run folder
-  evaluate RUN                   log evidence, ELBO, rate and distortion of a run's model
-  generate RUN                   draw new data from a run's model
-  compare [RUN | NAME | FILE.py:CLASS]   bias, variance, signal-to-noise, tightness and cost of objectives
+  train [NAME | FILE.py:CLASS]           train a model on data and leave a run folder
+  evaluate RUN                           log evidence, ELBO, rate and distortion of a run's model
+  generate RUN                           draw new data from a run's model
+  compare [RUN | NAME | FILE.py:CLASS]   tightness, bias, signal-to-noise and cost of objectives on a model
 
 `pyrovae COMMAND --help` shows a command's options; `pyrovae train FILE.py:CLASS --help` those of your own class.
 """

@@ -372,13 +372,13 @@ class Broken(Objective):
     [
         ("error", "RuntimeError: my own mistake"),
         ("shape", "Broken is to return its bound per datum"),
-        ("bound", "the bound of draw 5 is NaN or infinite"),
-        ("gradient", "the gradient of draw 5 is NaN or infinite"),
+        ("bound", "the bound of draw 6 is NaN or infinite"),
+        ("gradient", "the gradient of draw 6 is NaN or infinite"),
     ],
 )
 def test_an_objective_that_fails_is_one_marked_row(how, said):
     vae, x = small_vae(), small_data(dtype=torch.float32)
-    after = 8 if how in ("bound", "gradient") else 0  # it is called four times before the draws
+    after = 8 if how in ("bound", "gradient") else 0  # it is called three times before the draws
     table = compare(vae, x, {"a": ELBO(), "b": Broken(how, after), "c": IWAE(2)}, reference=20)
     assert table.objective.tolist() == ["a", "a", "b", "c", "c"]
     failed = table.iloc[2]
@@ -560,6 +560,17 @@ def test_objectives_are_read_from_text(tmp_path):
     ]
 
 
+class Bare(nn.Module):
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+
 REFUSED = {
     "no objectives": ({"objectives": []}, "at least one objective"),
     "a function in a list": ({"objectives": [lambda k: IWAE(k)]}, "cannot name a function; give a dict"),
@@ -575,6 +586,8 @@ REFUSED = {
     "no exact reference": ({"reference": "exact"}, "has no log_evidence"),
     "a reference of another shape": ({"reference": torch.zeros(3)}, r"\[4\], got shape \[3\]"),
     "no data": ({"x": torch.zeros(0, 3)}, "at least one value"),
+    "no parameters": ({"vae": Bare(), "x": torch.zeros(3)}, "Bare has no parameters"),
+    "a file for a folder": ({"folder": __file__}, "is a file; choose another"),
     "no module": ({"vae": object()}, "expects a torch module"),
     "data outside the support": ({"x": 0.5 * torch.ones(4, 1, 5, 4)}, "Binarise"),
 }

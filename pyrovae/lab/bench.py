@@ -50,27 +50,24 @@ class Bench:
 
     def __init__(self, vae: Any, x: Tensor, draws: int, reference: Reference, seed: int, progress: bool) -> None:
         self.vae, self.x, self.draws, self.seed = vae, x, draws, seed
-        # Seeds of single draws, so that an objective and the gradient it is held against have the same noise
-        self.seeds, references = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
-        with evaluating(vae), seeded(references, x.device), pyro.validation_enabled(True):
-            global_sites = densities(vae, x).global_sites
-        with evaluating(vae), seeded(references, x.device), pyro.validation_enabled(False):
+        # Of single draws, so that an objective and the gradient it is held against have the same noise; of the rest
+        self.seeds, other = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
+        with evaluating(vae), seeded(other, x.device), pyro.validation_enabled(True):
+            local = not densities(vae, x).global_sites
+        with evaluating(vae), seeded(other, x.device), pyro.validation_enabled(False):
             self.groups = parameter_groups(vae, x)
-            if not self.groups:
-                raise ValueError(f"{type(vae).__name__} has no parameters, so that there are no gradients to compare")
-            self.parameters = [p for group in self.groups.values() for p in group]
-            self.sizes = [sum(p.numel() for p in group) for group in self.groups.values()]
-            if global_sites:  # no log p(x) of a datum
-                self.evidence = Evidence(x.new_full((len(x),), math.nan), math.nan, "none")
-            else:
-                self.evidence = find_evidence(vae, x, reference, references, progress)
             self.paths = has_paths(vae, x)
-            self.truth: tuple[Tensor, float] | None = None
-            if "model" in self.groups and not global_sites:
+            # A datum has no log p(x) of its own beside latents of the whole data set
+            unknown = Evidence(x.new_full((len(x),), math.nan), math.nan, "none")
+            self.evidence = find_evidence(vae, x, reference, other, progress) if local else unknown
+            self.truth: tuple[Tensor, float] | None = None  # ∂ log p(x) by the model's parameters, and its error
+            if local and "model" in self.groups:
                 particles = reference if isinstance(reference, int) else PARTICLES
+                exact = self.evidence.by == "exact"
                 with torch.enable_grad():
-                    exact = self.evidence.by == "exact"
-                    self.truth = evidence_gradient(vae, x, self.groups["model"], exact, particles, references)
+                    self.truth = evidence_gradient(vae, x, self.groups["model"], exact, particles, other)
+        self.parameters = [p for group in self.groups.values() for p in group]
+        self.sizes = [sum(p.numel() for p in group) for group in self.groups.values()]
 
     def rows(self, contender: Contender, advance: Callable[[], Any]) -> list[Row]:
         """One row for each group of parameters; a single one, with the reason, for an objective that fails."""
@@ -89,9 +86,7 @@ class Bench:
         objective = contender.make().to(self.x)
         before = {n: t.clone() for n, t in objective.state_dict().items()}
         check_estimate(objective, self.vae, self.x)
-        with FlopCounterMode(display=False) as operations:
-            objective(self.vae, self.x)
-        with ModelRows() as model:
+        with FlopCounterMode(display=False) as operations, ModelRows() as model:
             objective(self.vae, self.x)
         memory = peak_memory(lambda: self._gradient(objective), self.x.device)
         objective.load_state_dict(before, strict=False)  # a running mean starts with the first draw

@@ -17,7 +17,7 @@ from ..relaxed import RelaxedBernoulli
 from .statistics import Moments
 
 PARTICLES = 5000
-REPETITIONS = 4
+PARTS = 4
 ROWS = 2**14  # particles times data at once, with gradients
 Reference = str | int | Tensor
 
@@ -95,26 +95,28 @@ def evidence_gradient(
 
         ∂ log p(x) = E_{p(z | x)}[∂ log p(x, z)] ≈ Σ_k w_k ∂ log p(x, z_k) / Σ_k w_k,    w = p(x, z) / q(z | x)
 
-    whose error is that of the mean of a few repetitions; its bias, of order 1/K, is not seen in it.
+    for each of four parts of the particles, whose spread is the error of their mean; the bias of a part, of order
+    one over its particles, is not seen in it.
     """
     if exact:
         gradient = torch.autograd.grad(vae.log_evidence(x).mean(), parameters, allow_unused=True)
         return flat(gradient, parameters), 0.0
-    chunk = max(1, min(particles, ROWS // len(x)))
-    sizes = [min(chunk, particles - start) for start in range(0, particles, chunk)]
-    moments = Moments(REPETITIONS)
-    for repetition in range(REPETITIONS):
+    each = max(2, particles // PARTS)
+    chunk = max(1, min(each, ROWS // len(x)))
+    sizes = [min(chunk, each - start) for start in range(0, each, chunk)]
+    moments = Moments(PARTS)
+    for part in range(PARTS):
 
-        def parts(first: int = seed + repetition * len(sizes)) -> Iterator[Densities]:
+        def chunks(first: int = seed + part * len(sizes)) -> Iterator[Densities]:
             """The same draws each time."""
-            for part, size in enumerate(sizes):
-                with seeded(first + part, x.device):
+            for i, size in enumerate(sizes):
+                with seeded(first + i, x.device):
                     yield densities(vae, x, size, drawn=Detached())
 
         with torch.no_grad():
-            log_total = torch.stack([d.log_weight.logsumexp(0) for d in parts()]).logsumexp(0)  # [B]
+            log_total = torch.stack([d.log_weight.logsumexp(0) for d in chunks()]).logsumexp(0)  # [B]
         gradient = torch.zeros(sum(p.numel() for p in parameters), dtype=x.dtype, device=x.device)
-        for d in parts():
+        for d in chunks():
             share = (d.log_weight.detach() - log_total).exp()
             own = torch.autograd.grad((share * d.log_joint).sum(0).mean(), parameters, allow_unused=True)
             gradient += flat(own, parameters)
@@ -176,7 +178,8 @@ def flat(gradient: Any, parameters: list[nn.Parameter]) -> Tensor:
 def parameter_groups(vae: Any, x: Tensor) -> dict[str, list[nn.Parameter]]:
     """The parameters that log p(x, z) depends on ("model"), log q(z | x) ("guide"), or both of them ("both").
 
-    They are told apart by the gradients that reach them at values of z that are held fixed.
+    They are told apart by the gradients that reach them at values of z that are held fixed. Raises ValueError where
+    there are none.
     """
     parameters = [p for p in vae.parameters() if p.requires_grad]
     d = densities(vae, x)
@@ -196,4 +199,6 @@ def parameter_groups(vae: Any, x: Tensor) -> dict[str, list[nn.Parameter]]:
         name = names.get((gradients[0] is not None, gradients[1] is not None))
         if name is not None:
             groups[name].append(p)
+    if not any(groups.values()):
+        raise ValueError(f"{type(vae).__name__} has no parameters, so that there are no gradients to compare")
     return {name: members for name, members in groups.items() if members}
