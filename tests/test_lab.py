@@ -193,6 +193,15 @@ def test_an_estimated_reference_agrees_with_the_exact_one(reference):
     assert "particles" in estimated.attrs["reference"] or "annealed" in estimated.attrs["reference"]
 
 
+def test_without_bias_all_else_is_the_same():
+    vae = OneLatent()
+    x = vae.data(3)
+    tables = [compare(vae, x, [IWAE(2, "stl")], draws=10, reference=100, bias=b) for b in (True, False)]
+    assert tables[1].bias.isna().all()
+    gone = ["bias", "bias_low", "bias_high", "seconds", "snr_per_second"]
+    pd.testing.assert_frame_equal(*(t.drop(columns=gone) for t in tables))
+
+
 def test_discrete_latents_are_held_against_their_own_bound():
     vae = Coins()
     x = vae.data(12)

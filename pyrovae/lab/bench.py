@@ -48,8 +48,10 @@ class Bench:
     Raises ValueError for a program or data that `densities` refuses, and a reference that cannot be had.
     """
 
-    def __init__(self, vae: Any, x: Tensor, draws: int, reference: Reference, seed: int, progress: bool) -> None:
-        self.vae, self.x, self.draws, self.seed = vae, x, draws, seed
+    def __init__(
+        self, vae: Any, x: Tensor, draws: int, reference: Reference, bias: bool, seed: int, progress: bool
+    ) -> None:
+        self.vae, self.x, self.draws, self.bias, self.seed = vae, x, draws, bias, seed
         # Of single draws, so that an objective and the gradient it is held against have the same noise; of the rest
         self.seeds, other = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
         with evaluating(vae), seeded(other, x.device), pyro.validation_enabled(True):
@@ -100,7 +102,7 @@ class Bench:
                     if not torch.isfinite(t).all():
                         raise ValueError(f"the {name} of draw {draw + 1} is NaN or infinite")
                 torch.manual_seed(self.seeds + draw)
-                own = own_gradient(self.vae, self.x, objective, self.parameters, self.evidence.log_evidence, self.paths)
+                own = self._own_gradient(objective) if self.bias else None
                 tally.add(bound, gradient, own, self.sizes)
                 advance()
         known = {
@@ -118,6 +120,10 @@ class Bench:
         e = objective(self.vae, self.x)
         gradient = torch.autograd.grad(e.surrogate.mean(), self.parameters, allow_unused=True)
         return e.bound.mean(), flat(gradient, self.parameters)
+
+    def _own_gradient(self, objective: Objective) -> Tensor | None:
+        """The gradient of the bound that is reported, at the draws of the present seed, [P]."""
+        return own_gradient(self.vae, self.x, objective, self.parameters, self.evidence.log_evidence, self.paths)
 
     def _figures(self, tally: _Tally, group: str) -> Row:
         """What is known of the bound, and of the gradient of one group."""
