@@ -129,7 +129,7 @@ def compare(words: list[str]) -> int:
         raise ValueError(f"compare expects data_size of at least 1, got {settings['data_size']}")
     output = Path(settings["output"]) if settings["output"] else _free(folder / "compare")
     options = {k: settings[k] for k in ("draws", "reference", "seed")}
-    table = lab.compare(vae, x[: settings["data_size"]], entrants, particles, **options, folder=output)
+    table = lab.compare(vae, x[: settings["data_size"]], entrants, particles=particles, **options, folder=output)
     print(lab.summary(table))
     if table.attrs["interrupted"]:
         print(f"stopped; the rows that were done are in {output}")

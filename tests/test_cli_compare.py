@@ -26,7 +26,7 @@ def test_a_run_is_compared_and_leaves_a_report(trained, capsys):  # noqa: F811
     assert table.objective.tolist() == ["ELBO"] * 4 + ["IWAE(gradient=dreg)"] * 4 + ["TVO"] * 3
     data = pv.data.load("digits")
     by_hand = pv.lab.compare(
-        pv.load(trained), data.test[:3], ["ELBO", "IWAE(gradient=dreg)"], [1, 3], 4, reference=20, progress=False
+        pv.load(trained), data.test[:3], ["ELBO", "IWAE(gradient=dreg)"], 4, 20, particles=[1, 3], progress=False
     )
     assert table.bound[:8].astype(float).tolist() == pytest.approx(by_hand.bound.tolist())
     assert table.snr[:8].astype(float).tolist() == pytest.approx(by_hand.snr.tolist())

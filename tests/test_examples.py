@@ -144,7 +144,8 @@ def test_tighter_bounds_drown_the_guide_and_dreg_does_not():
     torch.manual_seed(0)
     x = torch.randn(20) + math.sqrt(2) * torch.randn(128, 20)
     objectives = {"IWAE": "IWAE", "DReG": "IWAE(gradient=dreg)"}
-    table = pv.lab.compare(module.Toy(x), x, objectives, [8, 32, 128], draws=120, bias=False, progress=False)
+    options = {"particles": [8, 32, 128], "draws": 120, "bias": False, "progress": False}
+    table = pv.lab.compare(module.Toy(x), x, objectives, **options)
     slope = pv.lab.slopes(table).set_index(["objective", "group"]).slope
     assert -0.65 < slope["IWAE", "guide"] < -0.3
     assert slope["DReG", "guide"] > 0.2

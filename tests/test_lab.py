@@ -34,7 +34,7 @@ QUIET = {"progress": False}
 
 
 def compare(vae, x, objectives, particles=None, draws=40, **options):
-    return pv.lab.compare(vae, x, objectives, particles, draws, **options, **QUIET)
+    return pv.lab.compare(vae, x, objectives, draws, particles=particles, **options, **QUIET)
 
 
 def row(table, group="guide", **known):
@@ -590,6 +590,7 @@ REFUSED = {
     "an open bracket": ({"objectives": ["IWAE(("]}, "cannot read the objective"),
     "no ELBO of Pyro's": ({"objectives": ["pyro.infer.SVI"]}, "is no ELBO of pyro.infer"),
     "particles": ({"particles": [0]}, "particles"),
+    "no particles": ({"particles": 0}, "particles"),
     "draws": ({"draws": 1}, "at least 2 draws, got draws=1"),
     "a reference": ({"reference": "best"}, "'auto', 'exact', 'ais'"),
     "no exact reference": ({"reference": "exact"}, "has no log_evidence"),

@@ -24,9 +24,9 @@ def compare(
     vae: Any,
     x: Tensor,
     objectives: Any = USUAL,
-    particles: Iterable[int] | None = None,
     draws: int = 1000,
     reference: Reference = "auto",
+    particles: int | Iterable[int] | None = None,
     bias: bool = True,
     seed: int = 0,
     folder: str | Path | None = None,
@@ -52,12 +52,12 @@ def compare(
         x: data [B, *event]; a step is taken to have this batch.
         objectives: a list, or a dict by name: objectives, `pyro.infer` ELBOs, classes of either, text such as
             "IWAE(gradient=dreg)"; in a dict also functions from K to an objective.
-        particles: numbers K, with each of which every objective is built that takes one; None leaves them as they
-            stand.
         draws: gradients of each objective, at least 2.
         reference: of log p(x): "exact" by the model's `log_evidence(x)`; "ais" for annealed importance sampling; a
             number of particles of importance sampling; the values, [B]; or "auto", the first of "exact", "ais" and
             5,000 particles that the program allows. All but the exact one are lower bounds on average.
+        particles: numbers K, with each of which every objective is built that takes one; None leaves them as they
+            stand.
         bias: hold each gradient against that of the bound that is reported, which takes as long again.
         seed: of everything drawn; the caller's random numbers are untouched.
         folder: where compare.csv is kept as rows are done, and report.html with its figures at the end.

@@ -53,14 +53,14 @@ class Contender:
     make: Callable[[], Objective]
 
 
-def contenders(objectives: Any, particles: Iterable[int] | None = None) -> list[Contender]:
+def contenders(objectives: Any, particles: int | Iterable[int] | None = None) -> list[Contender]:
     """Every objective with every number of particles; one that takes no particles once, as it stands.
 
     Args:
         objectives: a list of objectives (objects, `pyro.infer` ELBOs, classes of either, or text such as
             "IWAE(gradient=dreg)"), or a dict of them by name, in which functions from K to an objective may stand too.
             Text that tells its particles keeps them.
-        particles: the numbers K; None leaves the objectives as they stand.
+        particles: the numbers K, or one; None leaves the objectives as they stand.
 
     Raises:
         ValueError: for no objectives, two of one name and number, what is no objective, or numbers of particles that
@@ -69,7 +69,8 @@ def contenders(objectives: Any, particles: Iterable[int] | None = None) -> list[
     if isinstance(objectives, str) or not isinstance(objectives, Mapping | Iterable):
         objectives = [objectives]
     entries = objectives.items() if isinstance(objectives, Mapping) else ((None, o) for o in objectives)
-    counts = None if particles is None else list(dict.fromkeys(particles))
+    several = [particles] if isinstance(particles, int) else particles
+    counts = None if several is None else list(dict.fromkeys(several))
     for k in counts or ():
         check_particles("the laboratory", k)
     found: list[Contender] = []

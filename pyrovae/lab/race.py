@@ -44,7 +44,7 @@ def race(
     vae: nn.Module | Callable[[], nn.Module],
     data: Dataset | Tensor,
     objectives: Any = ENTRANTS,
-    particles: Iterable[int] | None = None,
+    particles: int | Iterable[int] | None = None,
     cost: str = "passes",
     epochs: int = 20,
     points: int = 10,
