@@ -110,3 +110,25 @@ def test_the_error_of_what_it_is_held_against_widens_the_interval():
     m = moments_of(1 + torch.randn(400, 4, dtype=F64))
     exact, vague = m.length(torch.zeros(4, dtype=F64)), m.length(torch.zeros(4, dtype=F64), 0.5)
     assert vague.low < exact.low < exact.high < vague.high
+
+
+def test_a_draw_may_be_overwritten_once_it_is_added():
+    m, g = Moments(3), torch.ones(2)
+    for i in range(3):
+        g.fill_(i)
+        m.add(g)
+    assert m.mean().tolist() == [1, 1]
+    assert m.variance().value == pytest.approx(2)
+
+
+def test_the_bootstrap_hangs_on_its_seed_alone():
+    draws = torch.randn(50, 3, dtype=F64)
+    ends = [moments_of(draws, seed).length().ends() for seed in (0, 0, 1)]
+    assert ends[0] == ends[1] != ends[2]
+
+
+def test_more_parameters_than_are_taken_at_once(monkeypatch):
+    draws = 1 + torch.randn(20, 10, dtype=F64)
+    whole = moments_of(draws).length(torch.ones(10, dtype=F64) / 2).ends()
+    monkeypatch.setattr("pyrovae.lab.statistics.COLUMNS", 3)
+    assert moments_of(draws).length(torch.ones(10, dtype=F64) / 2).ends() == pytest.approx(whole)

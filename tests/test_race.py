@@ -44,6 +44,20 @@ def test_at_equal_epochs_each_has_all_of_them(data):
     assert table.groupby("objective").epoch.max().to_dict() == {"ELBO": 3, "IWAE": 3}
 
 
+def test_budgets_are_rounded_to_the_nearest_epoch_and_are_one_at_least(data):
+    table = race(data, ["ELBO", "IWAE(3)", "IWAE(4)", "IWAE(16)"], epochs=5)
+    assert table.groupby("particles").epoch.max().to_dict() == {1: 5, 3: 2, 4: 1, 16: 1}  # 5, 1.67, 1.25, 0.3
+
+
+def test_one_that_cannot_be_trained_sets_no_budget():
+    """A penalty on the codes of a batch, and a last batch of one."""
+    x = torch.bernoulli(torch.full((70, 6), 0.4))
+    data = pv.data.from_arrays(x[:49], x[49:56], x[56:])
+    table = race(data, ["InfoVAE", "IWAE(4)"], epochs=8)
+    assert "needs at least two data" in table.failed[0]
+    assert table.epoch.max() == 8
+
+
 def test_at_equal_seconds_the_dearer_has_fewer_epochs(data):
     table = race(data, ["ELBO", "IWAE(2000)"], cost="seconds", epochs=40)
     epochs = table.groupby("objective").epoch.max()
@@ -67,6 +81,21 @@ def test_one_seed_gives_one_table_and_a_builder_is_called_under_each(data):
     pd.testing.assert_frame_equal(*tables)
     starts = tables[0][tables[0].epoch == 0].log_evidence.tolist()
     assert starts[0] != starts[1]
+
+
+def test_of_a_large_test_set_the_first_are_taken():
+    x = torch.bernoulli(torch.full((700, 6), 0.4))
+    table = race(pv.data.from_arrays(x[:48], x[48:56], x[56:]), ["ELBO"], epochs=1, points=1)
+    assert table.attrs["data"] == 500
+
+
+def test_the_callers_random_numbers_are_untouched(data):
+    vae = build(data)
+    torch.manual_seed(1)
+    pv.lab.race(vae, data, ["ELBO"], epochs=1, **QUICK)
+    after = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.rand(1) == after
 
 
 def test_the_given_model_is_left_as_it_was(data):
@@ -100,6 +129,12 @@ def test_one_that_fails_is_a_marked_row(data):
     (reason,) = table[(table.objective == "Fails(after=5)") & table.failed.ne("")].failed
     assert "NaN or infinite in epoch" in reason
     assert table[table.objective == "ELBO"].log_evidence.notna().all()
+
+
+def test_one_that_fails_late_keeps_its_evaluations(data):
+    table = race(data, {"a": Fails(12)}, epochs=4, points=4)  # in its third epoch
+    assert table.epoch.dropna().tolist() == [0, 1, 2]
+    assert table.failed.ne("").tolist() == [False, False, False, True]
 
 
 def test_a_stopped_race_keeps_what_is_done(data, tmp_path):
@@ -140,6 +175,9 @@ def test_the_picture_says_what_the_table_says(data):
         ({"epochs": 0}, "epochs of at least 1"),
         ({"points": 0}, "points of at least 1"),
         ({"x": torch.zeros(0, 6)}, "at least one value"),
+        ({"seed": 3}, "race sets seed of each training itself"),
+        ({"run_dir": "r"}, "race sets run_dir of each training itself"),
+        ({"seeds": 3}, r"race expects seeds as a list, got 3; give \[3\], or range"),
     ],
 )
 def test_what_makes_no_sense_is_refused(data, options, said):

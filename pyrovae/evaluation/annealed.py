@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -91,6 +92,20 @@ def anneal(
     >>> anneal(pv.models.VAE.build(data, latent=2), data.test[:3], chains=4, steps=3, leapfrog=1).log_evidence.shape
     torch.Size([3])
     """
+    return visit_ends(vae, x, chains, steps, leapfrog, seed, progress, lambda *_: None)
+
+
+Visit = Callable[[Tensor, Tensor, dict[str, Tensor]], object]
+
+
+def visit_ends(
+    vae: Any, x: Tensor, chains: int, steps: int, leapfrog: int, seed: int, progress: bool, visit: Visit
+) -> Annealed:
+    """As `anneal`, with a look at where the chains end: weighted draws of the posterior p(z | x).
+
+    `visit` is called for each batch of data and chains with the data [B, *event], log w [K, B], and the latents, to be
+    `given` to `densities` with K particles. It must draw nothing.
+    """
     for name, value in {"chains": chains, "steps": steps, "leapfrog": leapfrog}.items():
         check_count("anneal", f"{name} of at least 1", name, value)
     check_data("anneal", x)
@@ -109,9 +124,10 @@ def anneal(
             parts = []
             for start in range(0, chains, chunk):
                 k = min(chunk, chains - start)
-                log_weight, acceptance = _run(vae, batch, k, beta, leapfrog, tuned, bar)
+                log_weight, acceptance, latents = _run(vae, batch, k, beta, leapfrog, tuned, bar)
                 parts.append(log_weight)
                 accepted += acceptance
+                visit(batch, log_weight, latents)
             log_weights.append(torch.cat(parts))
     log_w = torch.cat(log_weights, 1).cpu()  # [K, N]
     log_evidence = log_w.logsumexp(0) - math.log(chains)
@@ -161,8 +177,8 @@ class _Tuned(NamedTuple):
 
 def _run(
     vae: Any, x: Tensor, chains: int, beta: list[float], leapfrog: int, tuned: _Tuned, bar: Any
-) -> tuple[Tensor, float]:
-    """Log weights of the chains, [K, B], and the sum of the acceptance probabilities of all transitions."""
+) -> tuple[Tensor, float, dict[str, Tensor]]:
+    """Log weights of the chains, [K, B], the sum of all acceptance probabilities, and the latents at the end."""
     with pyro.validation_enabled(False):
         space = _Space(vae, x, densities(vae, x, chains))
         state = space.at(space.start)
@@ -175,7 +191,7 @@ def _run(
                 state, acceptance = _transition(space, state, beta[t], step, tuned.scale, leapfrog)
                 accepted += acceptance
             bar.update(log_weight.numel())
-    return log_weight, float(accepted.sum())
+    return log_weight, float(accepted.sum()), space.latents(state.u)
 
 
 def _pilot(vae: Any, x: Tensor, beta: list[float], leapfrog: int) -> _Tuned:
@@ -231,6 +247,11 @@ class _Space:
         self.start = torch.cat([p.rows(p.start) for p in self.parts.values()], -1)
         self.free = torch.cat([p.rows(p.free) for p in self.parts.values()], -1)[0]  # [B, D]
         self.sizes = [p.rows(p.start).shape[-1] for p in self.parts.values()]
+
+    def latents(self, u: Tensor) -> dict[str, Tensor]:
+        """z at u, in the shapes of the sites."""
+        parts = zip(self.parts.items(), u.split(self.sizes, -1), strict=True)
+        return {name: part.bijection(part.value(rows)) for (name, part), rows in parts}
 
     def at(self, u: Tensor) -> _State:
         """The densities at u and their slopes."""

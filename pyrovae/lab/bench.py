@@ -17,17 +17,8 @@ from ..program import densities, evaluating, seeded
 from ..training.settings import check_estimate, fitting_threads
 from .contenders import Contender, reason
 from .cost import ModelRows, Stopwatch, peak_memory
-from .reference import (
-    PARTICLES,
-    Evidence,
-    Reference,
-    evidence_gradient,
-    find_evidence,
-    flat,
-    has_paths,
-    own_gradient,
-    parameter_groups,
-)
+from .evidence import Evidence, Reference, find_evidence
+from .gradients import flat, has_paths, own_gradient, parameter_groups
 from .statistics import Moments
 
 Row = dict[str, Any]
@@ -61,13 +52,8 @@ class Bench:
             self.paths = has_paths(vae, x)
             # A datum has no log p(x) of its own beside latents of the whole data set
             unknown = Evidence(x.new_full((len(x),), math.nan), math.nan, "none")
-            self.evidence = find_evidence(vae, x, reference, other, progress) if local else unknown
-            self.truth: tuple[Tensor, float] | None = None  # ∂ log p(x) by the model's parameters, and its error
-            if local and "model" in self.groups:
-                particles = reference if isinstance(reference, int) else PARTICLES
-                exact = self.evidence.by == "exact"
-                with torch.enable_grad():
-                    self.truth = evidence_gradient(vae, x, self.groups["model"], exact, particles, other)
+            model = self.groups.get("model", [])
+            self.evidence = find_evidence(vae, x, model, reference, other, progress) if local else unknown
         self.parameters = [p for group in self.groups.values() for p in group]
         self.sizes = [sum(p.numel() for p in group) for group in self.groups.values()]
 
@@ -86,12 +72,10 @@ class Bench:
 
     def _measure(self, contender: Contender, advance: Callable[[], Any]) -> list[Row]:
         objective = contender.make().to(self.x)
-        before = {n: t.clone() for n, t in objective.state_dict().items()}
         check_estimate(objective, self.vae, self.x)
         with FlopCounterMode(display=False) as operations, ModelRows() as model:
             objective(self.vae, self.x)
         memory = peak_memory(lambda: self._gradient(objective), self.x.device)
-        objective.load_state_dict(before, strict=False)  # a running mean starts with the first draw
         tally, watch = _Tally(self.groups, self.draws, self.seed), Stopwatch(self.x.device)
         with fitting_threads(operations.get_total_flops(), self.x.device):
             for draw in range(self.draws):
@@ -132,8 +116,8 @@ class Bench:
         intervals = {"gradient": gradient.length(), "variance": gradient.variance(), "snr": gradient.signal_to_noise()}
         if off.seen:
             intervals["bias"] = off.length()
-        if group == "model" and self.truth is not None:
-            intervals["evidence_bias"] = gradient.length(*self.truth)
+        if group == "model" and self.evidence.gradient is not None:
+            intervals["evidence_bias"] = gradient.length(self.evidence.gradient, self.evidence.gradient_error)
         return {
             "group": group,
             "bound": bound,

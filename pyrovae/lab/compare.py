@@ -13,7 +13,7 @@ from ..program import home
 from ..progress import bar as progress_bar
 from .bench import COLUMNS, Bench, Row
 from .contenders import USUAL, contenders
-from .reference import Reference
+from .evidence import Reference
 from .report import report, write_table
 
 if TYPE_CHECKING:

@@ -22,13 +22,15 @@ from ..evaluation.arguments import check_count, check_data
 from ..program import evaluating, home, seeded
 from ..training import fit
 from ..training.run_folder import write_whole
-from ..training.settings import find_device
+from ..training.settings import check_data as check_training
+from ..training.settings import find_device, fitting_threads
 from .contenders import Contender, contenders, reason
 from .cost import ModelRows, Stopwatch
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+OWN = {"objective", "seed", "measure", "run_dir", "resume", "settings"}  # of `fit`
 COSTS = ("passes", "seconds", "epochs")
 BATCH = inspect.signature(fit).parameters["batch_size"].default
 HELD_OUT = 500
@@ -76,7 +78,7 @@ def race(
         seeds: of initial weights (where `vae` is a function), the order of the data and the draws.
         folder: where race.csv is kept as runs end, and race.png at the end.
         progress: show a progress bar for each training.
-        settings: for `pv.fit`: batch_size, learning_rate, device, ...
+        settings: for `pv.fit`: batch_size, learning_rate, device, ...; not what the race sets itself.
 
     Returns:
         A pandas DataFrame, a row for each objective, seed and evaluation: epoch (0 is the start), seconds and
@@ -85,8 +87,8 @@ def race(
         whether Ctrl-C stopped it.
 
     Raises:
-        ValueError: for an unknown cost, no held-out data, and what `fit` refuses of data and settings in the first run.
-            What one objective raises is a row of its own.
+        ValueError: for an unknown cost, no held-out data, and settings that the race sets itself. What `fit` or an
+            objective raises is a row of its own.
 
     >>> import pyrovae as pv
     >>> data = pv.data.load("digits")
@@ -100,6 +102,10 @@ def race(
         raise ValueError(f"unknown cost {cost!r} of race; {nearest(str(cost), COSTS)}")
     for name, value in {"epochs": epochs, "points": points, "test_particles": test_particles}.items():
         check_count("race", f"{name} of at least 1", name, value)
+    if own := sorted(OWN & settings.keys()):
+        raise ValueError(f"race sets {own[0]} of each training itself; leave it out, or use fit")
+    if isinstance(seeds, int):
+        raise ValueError(f"race expects seeds as a list, got {seeds}; give [{seeds}], or range({seeds})")
     entrants = contenders(objectives, particles)
     data = data if isinstance(data, Dataset) else from_arrays(data)
     track = _Track(vae, data, _held_out(data, x), cost, epochs, points, test_particles, progress, settings)
@@ -169,21 +175,30 @@ class _Track:
         device = find_device(self.settings.get("device", "auto"))
         vae.to(device)
         rows = self.settings.get("batch_size", BATCH)
-        x = next(self.data.batches("train", rows, shuffle=False, device=device)).to(home(vae)[1])
         try:
-            objective = contender.make().to(x)
-            with evaluating(vae), seeded(0, device), torch.enable_grad(), pyro.validation_enabled(False):
-                objective(vae, x)  # what is found out about a program is found out
-                with ModelRows() as model:
+            objective = contender.make().to(device)
+            with seeded(0, device):
+                operations = check_training(vae, objective, self.data, rows, device)
+                x = next(self.data.batches("train", rows, shuffle=False, device=device)).to(home(vae)[1])
+                with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False), ModelRows() as model:
                     objective(vae, x)
-                watch = Stopwatch(device)
-                for _ in range(CALLS if self.cost == "seconds" else 0):
-                    with watch:
-                        objective(vae, x).surrogate.mean().backward()
+                seconds = self._seconds(vae, objective, x, operations) if self.cost == "seconds" else math.nan
         except Exception as error:  # a user's class may fail in any way it likes
             return _Cost(failed=reason(error))
         passes = model.passes(len(x))
-        return _Cost(passes, {"passes": passes, "seconds": watch.seconds, "epochs": 1.0}[self.cost])
+        return _Cost(passes, {"passes": passes, "seconds": seconds, "epochs": 1.0}[self.cost])
+
+    def _seconds(self, vae: Any, objective: Any, x: Tensor, operations: int) -> float:
+        """The median of a few steps, as `fit` takes them."""
+        optimizer = torch.optim.Adam([*vae.parameters(), *objective.parameters()], fused=True)
+        watch = Stopwatch(x.device)
+        with fitting_threads(operations, x.device), pyro.validation_enabled(False):
+            for _ in range(CALLS):
+                with watch:
+                    optimizer.zero_grad()
+                    (-objective(vae, x).surrogate.mean()).backward()
+                    optimizer.step()
+        return watch.seconds
 
     def run(self, contender: Contender, cost: _Cost, cheapest: float, seed: int) -> tuple[list[dict[str, Any]], bool]:
         """One training: its rows, and whether Ctrl-C stopped it."""

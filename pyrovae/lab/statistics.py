@@ -11,6 +11,7 @@ from torch import Tensor
 
 BLOCKS = 40  # the draws are summed in so many blocks, which the bootstrap takes for its sample
 RESAMPLES = 2000
+COLUMNS = 2**17  # parameters at once in double precision
 LEVEL = 0.95
 
 
@@ -86,9 +87,11 @@ class Moments:
 
     def _interval(self, of: Callable[[Tensor, Tensor], Tensor], off: Tensor | None = None) -> Interval:
         """A function of ‖μ − r‖² (noise taken off) and tr Σ, with its interval."""
-        off = torch.zeros_like(self.first) if off is None else off
-        rows = torch.cat([self.sums, (self.first - off)[None]]).double()  # [M + 1, P]
-        inner = (rows @ rows.T).cpu()  # [M + 1, M + 1]
+        first = self.first if off is None else self.first - off
+        inner = torch.zeros(self.blocks + 1, self.blocks + 1, dtype=torch.float64)
+        for part in zip(self.sums.split(COLUMNS, 1), first.split(COLUMNS), strict=True):
+            rows = torch.cat([part[0], part[1][None]]).double()  # [M + 1, of P]
+            inner += (rows @ rows.T).cpu()
         whole = torch.ones(1, self.blocks, dtype=torch.float64)
         value = float(of(*self._figures(whole, inner, 1))[0])
         if self.seen < 3:

@@ -9,11 +9,25 @@ from typing import Any
 import pyro
 import torch
 import torch.nn as nn
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ..program import GenerativeProgram
+from ..program.sites import DATA
 from .base import Estimate, Objective
 from .weights import elbo_of
+
+
+class _DataPlate(Messenger):
+    """Reads the full size of the data plate as a program runs; a compiled one runs once."""
+
+    size: int | None = None
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        for frame in msg["cond_indep_stack"]:
+            if frame.name == DATA:
+                self.size = frame.full_size or frame.size
+
 
 OF_THE_ELBO = pyro.infer.Trace_ELBO, pyro.infer.TraceGraph_ELBO, pyro.infer.TraceEnum_ELBO
 
@@ -21,9 +35,10 @@ OF_THE_ELBO = pyro.infer.Trace_ELBO, pyro.infer.TraceGraph_ELBO, pyro.infer.Trac
 class PyroELBO(Objective):
     """A `pyro.infer` ELBO as an objective: it trains as Pyro would, without our guarantees.
 
-    Pyro's loss is that of a whole batch under its own plate scales; the bound here is −loss / B for every datum. One
-    without a `differentiable_loss` (RenyiELBO, TraceGraph_ELBO) has its `loss_and_grads` called, and the surrogate is
-    linear in the parameters of the program, with that gradient.
+    Pyro's loss is that of the whole data set, estimated from a batch under its own plate scales; the bound here is
+    −loss / N for every datum, N the full size of the data plate, which is B where it is not subsampled. One without a
+    `differentiable_loss` (RenyiELBO, TraceGraph_ELBO) has its `loss_and_grads` called, and the surrogate is linear in
+    the parameters of the program, with that gradient.
 
     Args:
         elbo: a `pyro.infer` ELBO object.
@@ -48,7 +63,7 @@ class PyroELBO(Objective):
                 "pyro.infer.TraceTailAdaptive_ELBO has gradients and no loss: it gives infinity for it, so there is no "
                 "bound to report; use pyrovae.objectives.IWAE or ELBO"
             )
-        self.elbo = elbo
+        self.elbo, self.plate = elbo, _DataPlate()
 
     @property
     def particles(self) -> int:
@@ -60,15 +75,18 @@ class PyroELBO(Objective):
         return elbo_of(self, log_weight, log_mass) if isinstance(self.elbo, OF_THE_ELBO) else None
 
     def forward(self, vae: GenerativeProgram, x: Tensor) -> Estimate:
-        """−loss / B, [B]."""
-        if not torch.is_grad_enabled():  # some of them insist on a gradient otherwise
-            loss = torch.as_tensor(self.elbo.loss(vae.model, vae.guide, x), dtype=x.dtype, device=x.device)
-        elif hasattr(self.elbo, "differentiable_loss"):
-            loss = self.elbo.differentiable_loss(vae.model, vae.guide, x)
-        else:
-            loss = self._with_gradients(vae, x)
-        bound = (-loss / len(x)).expand(len(x))
+        """−loss / N, [B]."""
+        with self.plate:
+            loss = self._loss(vae, x)
+        bound = (-loss / (self.plate.size or len(x))).expand(len(x))
         return Estimate(bound.detach(), bound)
+
+    def _loss(self, vae: GenerativeProgram, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():  # some of them insist on a gradient otherwise
+            return torch.as_tensor(self.elbo.loss(vae.model, vae.guide, x), dtype=x.dtype, device=x.device)
+        if hasattr(self.elbo, "differentiable_loss"):
+            return self.elbo.differentiable_loss(vae.model, vae.guide, x)
+        return self._with_gradients(vae, x)
 
     def _with_gradients(self, vae: GenerativeProgram, x: Tensor) -> Tensor:
         """The loss, with the gradient that `loss_and_grads` leaves at the parameters."""
