@@ -69,8 +69,9 @@ def main():
     print("\nsignal-to-noise of the gradients")
     print(table.pivot_table("snr", "particles", ["group", "objective"]).round(3).to_string())
     print(f"\nslopes of log signal-to-noise in log K, from K = {given.fit_from} on")
-    print(pv.lab.slopes(table[table.particles >= given.fit_from]).round(3).to_string(index=False))
-    print(f"\nreport: {given.folder}/report.html")
+    print(pv.lab.slopes(table, fit_from=given.fit_from).round(3).to_string(index=False))
+    pv.plots.signal_to_noise(table, given.fit_from).savefig(f"{given.folder}/signal_to_noise.png")
+    print(f"\nfigure: {given.folder}/signal_to_noise.png\nreport, its slopes over all K: {given.folder}/report.html")
 
 
 if __name__ == "__main__":

@@ -414,3 +414,15 @@ def test_a_table_read_back_from_its_file_makes_the_same_pictures(tmp_path):
 )
 def test_rounding(told, text):
     assert told == text
+
+
+def test_slopes_of_many_particles_alone_are_fitted_from_where_one_says():
+    """A figure that is flat up to K = 8 and falls as K^−1/2 from there on."""
+    rows = [("A", k, "guide", v, 0.95 * v, 1.05 * v, "") for k in (1, 2, 4, 8, 32, 128) for v in [max(k, 8) ** -0.5]]
+    columns = ["objective", "particles", "group", "snr", "snr_low", "snr_high", "failed"]
+    table = pd.DataFrame(rows, columns=columns)
+    assert slopes(table, fit_from=8).slope[0] == pytest.approx(-0.5)
+    assert slopes(table).slope[0] > -0.45
+    figure = plots.signal_to_noise(table, fit_from=8)
+    assert figure.axes[0].get_title(loc="left").endswith("; slopes from K = 8 on")
+    assert "slope −0.500 ± " in figure.axes[0].get_legend().get_texts()[0].get_text()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def slopes(table: DataFrame, figure: str = "snr") -> DataFrame:
+def slopes(table: DataFrame, figure: str = "snr", fit_from: int = 1) -> DataFrame:
     """The power of K that a figure follows: the slope of its logarithm against log K, for each objective and group.
 
     Least squares, weighted by the bootstrap intervals. With x = log K, y = log figure and means weighted by w,
@@ -26,6 +26,7 @@ def slopes(table: DataFrame, figure: str = "snr") -> DataFrame:
     Args:
         table: what `compare` returns.
         figure: a column with an interval: gradient, bias, evidence_bias, variance or snr.
+        fit_from: the fewest particles that are fitted; a power law is one of many.
 
     Returns:
         A DataFrame with objective, group, slope, error (of one standard deviation) and points. Points whose value is
@@ -53,7 +54,7 @@ def slopes(table: DataFrame, figure: str = "snr") -> DataFrame:
     missing = [c for c in needed if c not in getattr(table, "columns", ())]
     if missing:
         raise ValueError(f"slopes expects a table with {missing[0]!r}, got none; give what pyrovae.lab.compare returns")
-    rows = []
+    rows, table = [], table[table["particles"] >= fit_from]
     for (objective, group), part in table.groupby(["objective", "group"], sort=False):
         numbers = part[["particles", *ends]].apply(pd.to_numeric, errors="coerce").astype("Float64")
         slope, error, points = power_law(*numbers.to_numpy(float, na_value=float("nan")).T)

@@ -77,10 +77,14 @@ def bounds(table: DataFrame) -> Figure:
     return figure
 
 
-def signal_to_noise(table: DataFrame) -> Figure:
+def signal_to_noise(table: DataFrame, fit_from: int = 1) -> Figure:
     """‖μ‖ / √tr Σ against the particles on logarithmic axes, with 95 % intervals and slopes; a panel for each group.
 
     Slopes are those of `pyrovae.lab.slopes`. With a single number of particles a dot for each objective.
+
+    Args:
+        table: what `pyrovae.lab.compare` returns.
+        fit_from: the fewest particles that slopes are fitted to.
     """
     rows = with_ends(measured(table, "signal_to_noise", "snr", "snr_low", "snr_high"), "snr")
     seen = drawable(rows, "signal_to_noise", "snr", positive=True)
@@ -93,12 +97,13 @@ def signal_to_noise(table: DataFrame) -> Figure:
             log_axis(ax.xaxis)
             ax.set_xlabel("signal-to-noise ‖μ‖ / √tr Σ, 95 % interval")
         else:
-            lines(ax, part, "particles", "snr", shared(part, "snr"), names_of(rows), sloped=True)
+            lines(ax, part, "particles", "snr", shared(part, "snr"), names_of(rows), fit_from)
             log_axis(ax.yaxis)
             count_axis(ax, seen.particles.dropna())
             ax.set(xlabel="particles K", ylabel="‖μ‖ / √tr Σ, 95 % interval")
             legend(ax)
-        write_title(ax, f"Signal-to-noise of the {GROUPS.get(group, group)}" + (f", {single}" if single else ""))
+        told = f", {single}" if single else f"; slopes from K = {fit_from} on" if fit_from > 1 else ""
+        write_title(ax, f"Signal-to-noise of the {GROUPS.get(group, group)}{told}")
     left_out(figure, rows, seen if single else seen[seen.particles > 0], "signal-to-noise")
     return figure
 
@@ -207,15 +212,15 @@ def lines(
     y: str,
     together: list[list[str]],
     order: list[str],
-    sloped: bool = False,
+    fit_from: int | None = None,
 ) -> DataFrame:
     """A line for each objective, with low and high; those that are together look the same. Returns what was drawn."""
     rows = rows[rows[x] > 0]
     for names in together:
         i = order.index(names[0])  # so that an objective looks the same in every panel
         label = ",\n".join(map(as_text, names))
-        if sloped:
-            lead = rows[rows.objective == names[0]]
+        if fit_from is not None:
+            lead = rows[(rows.objective == names[0]) & (rows.particles >= fit_from)]
             slope, error, _ = power_law(lead.particles, lead[y], lead.low, lead.high)
             apart = ",\n" if len(names) > 1 or len(label) > LONG else ", "
             label += f"{apart}slope {with_error(slope, error)}" if np.isfinite(slope) else ""
