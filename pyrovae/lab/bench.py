@@ -19,7 +19,7 @@ from .contenders import Contender, reason
 from .cost import ModelRows, Stopwatch, peak_memory
 from .evidence import Evidence, Reference, find_evidence
 from .gradients import flat, has_paths, own_gradient, parameter_groups
-from .statistics import Moments
+from .statistics import Interval, Moments
 
 Row = dict[str, Any]
 LENGTHS = ("gradient", "bias", "evidence_bias", "variance", "snr")  # those with intervals
@@ -30,6 +30,7 @@ COLUMNS = (
     *(f"{name}{end}" for name in LENGTHS for end in ENDS),
     *("decoder_passes", "seconds", "peak_memory", "snr_per_pass", "snr_per_second", "parameters", "failed"),
 )
+ROUNDING = 1e-5  # of the gradient's length: a bias below it is that of the numbers' precision
 WORDS = ("objective", "group", "failed")  # the columns that hold text
 
 
@@ -115,7 +116,8 @@ class Bench:
         gradient, off = tally.gradients[group], tally.errors[group]
         intervals = {"gradient": gradient.length(), "variance": gradient.variance(), "snr": gradient.signal_to_noise()}
         if off.seen:
-            intervals["bias"] = off.length()
+            ends = off.length().ends()
+            intervals["bias"] = Interval(*(0.0 if e < ROUNDING * intervals["gradient"].value else e for e in ends))
         if group == "model" and self.evidence.gradient is not None:
             intervals["evidence_bias"] = gradient.length(self.evidence.gradient, self.evidence.gradient_error)
         return {

@@ -10,7 +10,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from .. import plots
-from ..plots.quantities import GROUPS, ROUNDING, is_measured, relative_bias, with_error, with_interval
+from ..plots.quantities import GROUPS, is_measured, relative_bias, with_error, with_interval
 from ..training.run_folder import write_whole
 from .slopes import slopes
 
@@ -66,7 +66,7 @@ $failed
   interval, but not its bias, of order 1 over the reference's particles. An exact reference has neither.</li>
 <li>Bias is that of the gradient against the gradient of the bound that the objective reports, not against that of
   log&nbsp;p(x): an unbiased gradient of a loose bound has none. The distance from the gradient of log&nbsp;p(x) stands
-  beside it, for the model's parameters. A bias below 1/$rounding of the gradient's length is that of the
+  beside it, for the model's parameters. A bias below 1/100,000 of the gradient's length is that of the
   numbers' precision, and told as 0.</li>
 <li>Lengths have the noise of the mean taken off: what cannot be told from noise is 0.</li>
 <li>Intervals are 95&nbsp;% bootstrap intervals over the draws, and ± is one standard error. The interval of bias over
@@ -116,9 +116,7 @@ def report(table: DataFrame, folder: str | Path) -> Path:
     parts["bounds"] += _bounds(table[measured])
     parts["signal_to_noise"] += _slopes(table[measured])
     parts["failed"] = _failures(table[~measured])
-    page = PAGE.substitute(
-        parts, what=_what(table), gradients=_gradients(table[measured]), rounding=f"{1 / ROUNDING:,.0f}"
-    )
+    page = PAGE.substitute(parts, what=_what(table), gradients=_gradients(table[measured]))
     path = folder / "report.html"
     write_whole(path, lambda p: p.write_text(page, encoding="utf-8"))
     return path
@@ -184,10 +182,6 @@ def _gradients(rows: DataFrame) -> str:
     head = ["objective", "K", "group", f"length ‖μ‖|{unit}", "bias / length", f"bias|{unit}"]
     head += [f"from ∂ log p(x)|{unit}", f"variance tr Σ|({unit})²", "signal-to-noise"]
     head += ["signal-to-noise|per √decoder pass", "signal-to-noise|per √second"]
-    lengths = rows.copy()
-    for end in ("", "_low", "_high"):
-        small = rows[f"bias{end}"] < ROUNDING * rows["gradient"]
-        lengths[f"bias{end}"] = rows[f"bias{end}"].mask(small, 0.0)
     body = [
         [
             row["objective"],
@@ -198,7 +192,7 @@ def _gradients(rows: DataFrame) -> str:
             *(_interval(row, name) for name in ("bias", "evidence_bias", "variance", "snr")),
             *(with_error(*_floats(row, name)) for name in ("snr_per_pass", "snr_per_second")),
         ]
-        for (_, row), (_, share) in zip(lengths.iterrows(), relative_bias(rows).iterrows(), strict=True)
+        for (_, row), (_, share) in zip(rows.iterrows(), relative_bias(rows).iterrows(), strict=True)
     ]
     words = "; ".join(f"{name}: the {text}" for name, text in GROUPS.items() if name in set(rows["group"]))
     return f"<p>A unit is one of the parameters. {escape(words)}.</p>\n{_table(head, body)}"

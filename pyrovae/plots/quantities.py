@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 UPRIGHT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NORMAL = 1.96  # standard errors from the middle of a 95 % interval to its end
-ROUNDING = 1e-5  # of the gradient's length: a bias below it is that of the numbers' precision
 GROUPS = {"model": "model's gradient", "guide": "guide's gradient", "both": "gradient of what they share"}
 
 
@@ -138,10 +137,9 @@ def with_ends(rows: DataFrame, figure: str) -> DataFrame:
 
 
 def relative_bias(rows: DataFrame) -> DataFrame:
-    """With the bias over the gradient's length as relative, low and high; what is no more than rounding is 0."""
+    """With the bias over the gradient's length as relative, low and high."""
     ends = {"relative": "bias", "low": "bias_low", "high": "bias_high"}
-    shares = {name: rows[column] / rows.gradient.where(rows.gradient > 0) for name, column in ends.items()}
-    return rows.assign(**{name: share.mask(share < ROUNDING, 0.0) for name, share in shares.items()})
+    return rows.assign(**{name: rows[column] / rows.gradient.where(rows.gradient > 0) for name, column in ends.items()})
 
 
 def names_of(rows: DataFrame) -> list[str]:
