@@ -63,8 +63,9 @@ def main():
     torch.manual_seed(0)
     x = torch.randn(20) + math.sqrt(2) * torch.randn(given.data, 20)
     objectives = {"IWAE": pv.objectives.IWAE(), "IWAE, DReG": pv.objectives.IWAE(gradient="dreg")}
-    options = {"particles": given.particles, "bias": False, "folder": given.folder}
-    table = pv.lab.compare(Toy(x), x, objectives, given.draws, **options)
+    table = pv.lab.compare(
+        Toy(x), x, objectives, given.draws, particles=given.particles, bias=False, folder=given.folder
+    )
 
     print("\nsignal-to-noise of the gradients")
     print(table.pivot_table("snr", "particles", ["group", "objective"]).round(3).to_string())

@@ -14,7 +14,9 @@ from . import data as data_room
 from . import evaluation, lab
 from .config import class_path, construct, find_class
 from .data import Dataset
+from .evaluation.arguments import check_count
 from .lab.contenders import USUAL, contenders, split_objectives
+from .lab.evidence import check_reference
 from .options import COMPARE, EVENT_SHAPE, Parser, model_options, read_compare, read_run, read_train
 from .program import seeded
 from .training import Fit, RunFolder, fit, load, save
@@ -120,22 +122,24 @@ def compare(words: list[str]) -> int:
     settings = read_compare(words)
     entrants = split_objectives(settings["objectives"]) if settings["objectives"] is not None else USUAL
     particles = [_whole_number("particles", k) for k in settings["particles"].split(",")]
-    contenders(entrants, particles)  # a wrong name is told before anything is trained
+    contenders(entrants, particles)  # what is wrong is told before anything is trained
+    check_count("compare", "at least 2 draws", "draws", settings["draws"], 2)
+    check_count("compare", "data_size of at least 1", "data_size", settings["data_size"])
+    check_reference(settings["reference"])
     vae, data, folder = _trained(settings)
     x: Tensor | None = getattr(data, settings["split"])
     if x is None:
         raise ValueError(f"{data.name} has no {settings['split']} data to compare on; its splits: {_sizes(data)}")
-    if settings["data_size"] < 1:
-        raise ValueError(f"compare expects data_size of at least 1, got {settings['data_size']}")
     output = Path(settings["output"]) if settings["output"] else _free(folder / "compare")
-    options = {k: settings[k] for k in ("draws", "reference", "seed")}
+    options: dict[str, Any] = {k: settings[k] for k in ("draws", "reference", "seed")}
+    options["protocol"] = data.protocol | {"split": settings["split"], "run": str(folder)}
     table = lab.compare(vae, x[: settings["data_size"]], entrants, particles=particles, **options, folder=output)
     print(lab.summary(table))
     if table.attrs["interrupted"]:
         print(f"stopped; the rows that were done are in {output}")
         return 130
     print(f"report: {output / 'report.html'}")
-    return 0
+    return 0 if table["failed"].eq("").any() else 1
 
 
 def _trained(settings: dict[str, Any]) -> tuple[Any, Dataset, Path]:
@@ -145,6 +149,8 @@ def _trained(settings: dict[str, Any]) -> tuple[Any, Dataset, Path]:
         folder = RunFolder(settings["run"])
         return load(folder.path).to(device), load_data(folder.read_config()), folder.path
     path = Path(settings["run_dir"] or _free_folder(settings))
+    if RunFolder(path).in_use():
+        raise ValueError(f"{str(path)!r} already holds a run; compare that (pyrovae compare {path}), or choose another")
     settings["run_dir"] = str(path)
     data = load_data(settings)
     with seeded(settings["seed"]):
@@ -158,6 +164,7 @@ def _trained(settings: dict[str, Any]) -> tuple[Any, Dataset, Path]:
     print(f"{type(vae).__name__} on {data.name}, trained for {settings['epochs']} epochs first -> {path}")
     run = fit(vae, data, objective, run_dir=path, settings=kept, **{k: settings[k] for k in FIT})
     if run.interrupted:
+        print(f"stopped in the training; go on with: pyrovae train --resume --run_dir {path}")
         raise KeyboardInterrupt
     return run.model, data, path
 

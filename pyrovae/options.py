@@ -225,7 +225,7 @@ def train_parser(cls: Any, words: Sequence[str] = (), command: str = "train") ->
     told = (inspect.getdoc(cls) or "").splitlines()[0] if cls.__doc__ else ""
     parser = Parser(
         prog=f"pyrovae {command}",
-        usage=f"pyrovae {command} [NAME | FILE.py:CLASS] [options]",
+        usage=f"pyrovae {command} [{'RUN | ' if command == 'compare' else ''}NAME | FILE.py:CLASS] [options]",
         description=f"{command.capitalize()} {cls.__name__}: {told}",
     )
     parser.add_argument("--config", action="config", help="a YAML file of settings; options override it")
@@ -315,7 +315,7 @@ def read_compare(words: list[str]) -> dict[str, Any]:
         add_compare(parser)
         parser.set_defaults({"epochs": 10})
 
-    if words and Path(words[0]).is_dir():
+    if words and ("/" in words[0] or Path(words[0]).is_dir()) and ".py" not in words[0]:
         RunFolder(words[0]).read_config()  # says what is missing
     return {"run": None} | read_train(words, "compare", add_with_epochs)
 

@@ -20,7 +20,7 @@ def test_a_run_is_compared_and_leaves_a_report(trained, capsys):  # noqa: F811
         assert word in printed
     assert "TVO, K = 1: TVO compares particles and expects at least 2, got particles=1" in printed
     folder = trained / "compare"
-    assert {p.name for p in folder.iterdir()} == {"compare.csv", "report.html", "figures"}
+    assert {p.name for p in folder.iterdir()} == {"compare.csv", "compare.json", "report.html", "figures"}
     assert f"report: {folder.relative_to(trained.parent)}" in printed
     table = pd.read_csv(folder / "compare.csv", keep_default_na=False)
     assert table.objective.tolist() == ["ELBO"] * 4 + ["IWAE(gradient=dreg)"] * 4 + ["TVO"] * 3
@@ -114,13 +114,28 @@ def test_ctrl_c_keeps_the_rows_that_are_done(trained, capsys):  # noqa: F811
 def test_wrong_words_get_one_sentence(trained, capsys, words, said):  # noqa: F811
     given = ["compare", "run", "--draws", "3", "--data_size", "2", "--particles", "2", "--objectives", "ELBO", *words]
     if said is None:
-        assert main([*given, "--reference", "20"]) == 0
+        assert main([*given, "--reference", "20"]) == 1  # nothing was measured
         assert "IWAE has no gradient 'derg'; did you mean 'dreg'?" in capsys.readouterr().out
     else:
         assert said in refused(given, capsys)
 
 
+def test_a_run_is_not_written_over(trained, capsys):  # noqa: F811
+    before = (trained / "weights.safetensors").read_bytes()
+    for epochs in ("0", "1"):
+        words = ["compare", "VAE", "--epochs", epochs, "--run_dir", "run", "--objectives", "ELBO"]
+        assert "'run' already holds a run; compare that" in refused(words, capsys)
+    assert (trained / "weights.safetensors").read_bytes() == before
+
+
+def test_nothing_is_trained_for_a_comparison_that_cannot_be(here, capsys):  # noqa: F811
+    for words in (["--draws", "1"], ["--reference", "truth"], ["--data_size", "0"], ["--objectives", "ELBO(a=1)"]):
+        refused(["compare", "VAE", "--run_dir", "r", *words], capsys)
+        assert not (here / "r").exists()
+
+
 def test_a_folder_that_is_no_run_is_said_so(here, capsys):  # noqa: F811
     (here / "empty").mkdir()
     assert "'empty' is not a run folder" in refused(["compare", "empty"], capsys)
+    assert "'runs/vea' is not a run folder" in refused(["compare", "runs/vea"], capsys)
     assert "unknown model 'VEA'; did you mean 'VAE'" in refused(["compare", "VEA"], capsys)

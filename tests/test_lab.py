@@ -28,6 +28,8 @@ from pyrovae.objectives import (
     Objective,
     PyroELBO,
     WakeSleep,
+    Weighted,
+    Weights,
 )
 
 QUIET = {"progress": False}
@@ -198,7 +200,7 @@ def test_without_bias_all_else_is_the_same():
     x = vae.data(3)
     tables = [compare(vae, x, [IWAE(2, "stl")], draws=10, reference=100, bias=b) for b in (True, False)]
     assert tables[1].bias.isna().all()
-    gone = ["bias", "bias_low", "bias_high", "seconds", "snr_per_second"]
+    gone = [c for c in tables[0] if c.startswith(("bias", "relative"))] + ["seconds", "snr_per_second"]
     pd.testing.assert_frame_equal(*(t.drop(columns=gone) for t in tables))
 
 
@@ -459,6 +461,43 @@ def test_a_model_and_an_objective_of_ones_own():
     assert iwae.bias.notna().all()
 
 
+def test_a_class_of_weights_alone_takes_its_particles():
+    class Own(Weighted):
+        def weigh(self, log_weight, log_mass):
+            v = (log_weight + log_mass).softmax(0)
+            return (log_weight + log_mass).logsumexp(0), Weights(v, v)
+
+    vae, x = small_vae(), small_data(dtype=torch.float32)
+    table = compare(vae, x, [Own, "IWAE"], particles=[1, 4], draws=3, reference=20)
+    assert table[table.group == "guide"].particles.tolist() == [1, 4, 1, 4]
+    assert table.snr[:4].tolist() == pytest.approx(table.snr[4:].tolist(), rel=1e-3)
+
+
+def test_relative_bias_is_resampled_with_the_gradient():
+    """A gradient twice its bound's is off by half of itself, in every resample."""
+
+    class Double(ELBO):
+        def forward(self, vae, x):
+            e = super().forward(vae, x)
+            return Estimate(e.bound, 2 * e.surrogate)
+
+    vae = OneLatent()
+    for found in compare(vae, vae.data(3), [Double()], draws=100, reference=50).to_dict("records"):
+        assert found["relative_bias_low"] == pytest.approx(0.5)
+        assert found["relative_bias_high"] == pytest.approx(0.5)
+        assert found["bias_high"] - found["bias_low"] > 0.01
+
+
+def test_what_claims_no_lower_bound_is_marked():
+    vae = OneLatent()
+    table = compare(vae, vae.data(3), [IWAE(2), CUBO(2), "TVO(1)"], draws=3, reference=50)
+    assert table.lower.tolist()[:4] == [True, True, False, False]
+    told = pv.lab.summary(table)
+    assert "CUBO *" in told
+    assert "IWAE *" not in told
+    assert "no lower bounds: CUBO" in pv.plots.bounds(table).axes[0].get_title(loc="left")
+
+
 def test_programs_of_plain_functions():
     def model(x):
         with pyro.plate("data", len(x)):
@@ -589,6 +628,7 @@ REFUSED = {
     "twice": ({"objectives": [ELBO(), ELBO()]}, "two objectives called 'ELBO'"),
     "a wrong name": ({"objectives": ["IWAA"]}, "did you mean 'IWAE'"),
     "an open bracket": ({"objectives": ["IWAE(("]}, "cannot read the objective"),
+    "a wrong option": ({"objectives": ["IWAE(gradiant=dreg)"]}, "no option 'gradiant'; did you mean 'gradient'"),
     "no ELBO of Pyro's": ({"objectives": ["pyro.infer.SVI"]}, "is no ELBO of pyro.infer"),
     "particles": ({"particles": [0]}, "particles"),
     "no particles": ({"particles": 0}, "particles"),

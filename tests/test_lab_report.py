@@ -28,10 +28,11 @@ def row(objective, k=5, group="guide", **known):
     """A row of a table, with intervals of a tenth on both sides of what is given."""
     gradient, snr = known.get("gradient", 3.0), known.get("snr", 0.7)
     figures = {"gradient": gradient, "bias": 0.2, "variance": 18.5, "snr": snr, "evidence_bias": 1.5} | known
+    figures["relative_bias"] = figures["bias"] / gradient if gradient > 0 else math.nan
     ends = {f"{n}{end}": figures[n] * by for n in LENGTHS for end, by in (("_low", 0.9), ("_high", 1.1))}
     rest = {"draws": 40, "bound": -100 + math.log(k or 1), "bound_error": 0.3, "evidence": -95.0, "evidence_error": 0.1}
     rest |= {"gap": 5.0 - math.log(k or 1), "gap_error": 0.52, "decoder_passes": float(k or 1), "seconds": 0.01}
-    rest |= {"peak_memory": 3_000_000, "parameters": 70, "snr_per_second": snr / 0.1}
+    rest |= {"lower": True, "peak_memory": 3_000_000, "parameters": 70, "snr_per_second": snr / 0.1}
     rest |= {"snr_per_pass": snr / math.sqrt(k or 1)}
     empty = {c: "" if c in WORDS else math.nan for c in COLUMNS}
     return empty | rest | ends | figures | {"objective": objective, "particles": k, "group": group}
@@ -190,7 +191,7 @@ def test_cost_is_that_of_the_table_and_sorted():
 
 def test_bias_is_that_of_the_table_at_the_largest_k_and_hollow_where_none_is_seen():
     rows = [row("seen", 5, bias=0.3), row("seen", 50, bias=0.6), row("none", 50, bias=0.0)]
-    rows += [row("unseen", 50, bias=0.15) | {"bias_low": 0.0}]
+    rows += [row("unseen", 50, bias=0.15) | {"relative_bias_low": 0.0}]
     ax = plots.bias(table_of(rows)).axes[0]
     assert dots(ax) == [("none", 0.0), ("seen", pytest.approx(0.2)), ("unseen", pytest.approx(0.05))]
     faces = scatters(ax)[0].get_facecolors()
@@ -371,7 +372,7 @@ def test_a_page_without_figures_says_why_and_leaves_no_old_ones(tmp_path, rows):
 
 
 def test_one_figure_that_cannot_be_drawn_leaves_the_others(tmp_path):
-    rows = [row("A", k) | {"bias": math.nan, "bias_low": math.nan, "bias_high": math.nan} for k in COUNTS]
+    rows = [row("A", k, bias=math.nan) for k in COUNTS]
     page = report(table_of(rows), tmp_path).read_text(encoding="utf-8")
     assert page.count("No figure: bias expects") == page.count("No figure: ") == 1
     assert sorted(p.stem for p in (tmp_path / "figures").glob("*.png")) == sorted(set(FIGURES) - {"bias"})

@@ -61,12 +61,47 @@ def test_the_annealed_gradient_is_the_exact_one(distance):
     assert exact.gradient_error == 0
 
 
+def test_chains_that_come_apart_give_no_gradient(monkeypatch):
+    """Their weights would have to be shared out over all of them; the evidence is told all the same."""
+    vae = LinearGaussian(guide="free")
+    x = vae.data(3)
+    whole = evidence.find_evidence(vae, x, [vae.w], "ais", 0, False)
+    monkeypatch.setattr("pyrovae.evaluation.annealed._ROWS", 10)
+    apart = evidence.find_evidence(vae, x, [vae.w], "ais", 0, False)
+    assert whole.gradient is not None
+    assert apart.gradient is None
+    assert float(apart.log_evidence.mean()) == pytest.approx(float(whole.log_evidence.mean()), abs=0.5)
+
+
+def test_large_data_have_their_chains_together():
+    """Colour images of 3 × 32 × 32: all 16 chains of a datum in one chunk, so that its gradient has an error."""
+
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.loc, self.at = nn.Parameter(torch.tensor(0.5)), nn.Parameter(torch.tensor(0.3))
+
+        def model(self, x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(self.loc, 1.0))
+                pyro.sample(
+                    "x", dist.Normal(z[..., None, None, None].expand(*z.shape, 3, 32, 32), 9.0).to_event(3), obs=x
+                )
+
+        def guide(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(self.at * x.mean((1, 2, 3)), 0.5))
+
+    found = evidence.find_evidence(vae := Wide(), torch.randn(30, 3, 32, 32), [vae.loc], "ais", 0, False)
+    assert found.gradient_error > 0
+
+
 def test_a_gradient_of_few_effective_particles_is_not_told():
     vae = LinearGaussian(latent=3, event=6, guide="free")
     x = vae.data(20)
     few = evidence.find_evidence(vae, x, [vae.w], 200, 0, False)
     assert few.gradient is None
-    assert "200 particles, of which" in few.by
+    assert "200 particles, an effective 1 for the worst datum" in few.by
     assert math.isnan(row(compare(vae, x, [ELBO()], draws=3, reference=200), "model")["evidence_bias"])
 
 
@@ -103,7 +138,7 @@ def test_no_seed_is_used_twice_for_the_evidences_gradient(monkeypatch):
     monkeypatch.setattr(evidence, "seeded", lambda s, d: seeds.append(s) or seeded(s, d))
     monkeypatch.setattr(evidence, "ROWS", 40)
     with torch.no_grad():
-        parts = list(evidence.sampled_gradients(vae, x, [vae.theta], 100, 0))  # of 25 in each part: 10 + 10 + 5
+        parts = list(evidence.sampled_gradients(vae, x, [vae.theta], 200, 0))  # of 25 in each part: 10 + 10 + 5
     assert sorted(seeds) == sorted(2 * list(range(3 * evidence.PARTS)))
     assert not torch.equal(parts[0], parts[1])
 
@@ -304,6 +339,23 @@ def test_a_gradient_that_is_not_finite_in_part_is_a_failure():
 
 
 # Cost
+
+
+def test_rows_of_plates_within_a_datum_are_no_passes():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0))
+            with pyro.plate("pixels", 7, dim=-1):
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-2):
+            pyro.sample("z", dist.Normal(pyro.param("m", torch.tensor(0.1)) * x.mean(1, keepdim=True), 1.0))
+
+    elbo = pyro.infer.Trace_ELBO(3, vectorize_particles=True, max_plate_nesting=2)
+    table = compare(pv.Program(model, guide), torch.randn(5, 7), {"a": IWAE(3), "b": elbo}, draws=2, reference=20)
+    assert table.failed.eq("").all(), table.failed.tolist()
+    assert set(table.decoder_passes) == {3}
 
 
 class Slow(torch.autograd.Function):

@@ -177,6 +177,7 @@ def test_the_picture_says_what_the_table_says(data):
         ({"x": torch.zeros(0, 6)}, "at least one value"),
         ({"seed": 3}, "race sets seed of each training itself"),
         ({"run_dir": "r"}, "race sets run_dir of each training itself"),
+        ({"batchsize": 3}, "race has no option 'batchsize', and neither has fit; did you mean 'batch_size'"),
         ({"seeds": 3}, r"race expects seeds as a list, got 3; give \[3\], or range"),
     ],
 )

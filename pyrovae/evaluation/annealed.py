@@ -111,7 +111,7 @@ def visit_ends(
     check_data("anneal", x)
     device, dtype = home(vae)
     rows = max(1, min(_ROWS, _ELEMENTS // max(1, math.prod(x.shape[1:]))))
-    chunk = min(chains, max(1, rows // 25))
+    chunk = min(chains, rows)
     size = max(1, rows // chunk)
     beta = schedule(steps)
     log_weights, accepted = [], 0.0

@@ -22,10 +22,10 @@ from .gradients import flat, has_paths, own_gradient, parameter_groups
 from .statistics import Interval, Moments
 
 Row = dict[str, Any]
-LENGTHS = ("gradient", "bias", "evidence_bias", "variance", "snr")  # those with intervals
+LENGTHS = ("gradient", "bias", "relative_bias", "evidence_bias", "variance", "snr")  # those with intervals
 ENDS = ("", "_low", "_high")
 COLUMNS = (
-    *("objective", "particles", "group", "draws", "bound", "bound_error"),
+    *("objective", "particles", "group", "draws", "lower", "bound", "bound_error"),
     *("evidence", "evidence_error", "gap", "gap_error"),
     *(f"{name}{end}" for name in LENGTHS for end in ENDS),
     *("decoder_passes", "seconds", "peak_memory", "snr_per_pass", "snr_per_second", "parameters", "failed"),
@@ -94,6 +94,7 @@ class Bench:
             "objective": contender.name,
             "particles": contender.particles,
             "draws": self.draws,
+            "lower": objective.lower,
             "decoder_passes": model.passes(len(self.x)),
             "seconds": watch.seconds,
             "peak_memory": memory,
@@ -118,6 +119,8 @@ class Bench:
         if off.seen:
             ends = off.length().ends()
             intervals["bias"] = Interval(*(0.0 if e < ROUNDING * intervals["gradient"].value else e for e in ends))
+            ends = off.relative_to(gradient).ends()
+            intervals["relative_bias"] = Interval(*(0.0 if e < ROUNDING else e for e in ends))
         if group == "model" and self.evidence.gradient is not None:
             intervals["evidence_bias"] = gradient.length(self.evidence.gradient, self.evidence.gradient_error)
         return {

@@ -31,6 +31,7 @@ def compare(
     seed: int = 0,
     folder: str | Path | None = None,
     progress: bool = True,
+    protocol: dict[str, Any] | None = None,
 ) -> DataFrame:
     """Hold objectives against the truth, on one program and one batch: a row for each, its particles and its group.
 
@@ -62,16 +63,19 @@ def compare(
         seed: of everything drawn; the caller's random numbers are untouched.
         folder: where compare.csv is kept as rows are done, and report.html with its figures at the end.
         progress: show a progress bar.
+        protocol: plain facts to keep with the figures, of the data, say.
 
     Returns:
         A pandas DataFrame. One row for each objective, number of particles and group of parameters: "model" (those of
         log p(x, z)), "guide" (those of log q(z | x)), "both" where any are shared. Bounds, evidence and gap are means
-        over the data in nats per datum, with Monte Carlo standard errors; gradients in nats per datum per unit of the
-        parameters; *_low and *_high are 95 % bootstrap intervals. decoder_passes: rows of the model for each datum,
-        forward; seconds of a call with its gradient, the median; peak_memory in bytes over what was there before.
-        snr_per_pass and snr_per_second: snr / √cost, that of the mean of as many gradients as one pass, one second,
-        pays for. failed: why there are no figures, else "". `.attrs` holds seed, draws, data, reference and whether
-        Ctrl-C stopped it: the rows that were done are kept.
+        over the data in nats per datum, with Monte Carlo standard errors; `lower` tells whether a lower bound is
+        claimed, without which the gap is no tightness. Gradients are in nats per datum per unit of the parameters;
+        relative_bias is bias over the length of μ; *_low and *_high are 95 % bootstrap intervals, that of evidence_bias
+        widened by the error of the reference. decoder_passes: rows of the model for each datum, forward; seconds of a
+        call with its gradient, the median; peak_memory in bytes over what was there before. snr_per_pass and
+        snr_per_second: snr / √cost, that of the mean of as many gradients as one pass, one second, pays for. failed:
+        why there are no figures, else "". `.attrs` holds model, seed, draws, data, reference, protocol and whether
+        Ctrl-C stopped it: the rows that were done are kept (before the first, KeyboardInterrupt is raised).
 
     Raises:
         ValueError: for a program or data that `densities` refuses, and for arguments that make no sense. What one
@@ -99,7 +103,8 @@ def compare(
         raise ValueError(f"compare expects a folder for its report, and {str(folder)!r} is a file; choose another")
     device, dtype = home(vae)
     rows: list[Row] = []
-    known: dict[str, Any] = {"seed": seed, "draws": draws, "data": len(x), "interrupted": False}
+    known: dict[str, Any] = {"model": type(vae).__name__, "protocol": protocol or {}}
+    known |= {"seed": seed, "draws": draws, "data": len(x), "interrupted": False}
     try:
         bench = Bench(vae, x.to(device, dtype), draws, reference, bias, seed, progress)
         known["reference"] = bench.evidence.by
@@ -111,6 +116,8 @@ def compare(
                 if folder is not None:
                     write_table(_table(rows, known), folder)
     except KeyboardInterrupt:
+        if not rows:
+            raise
         known["interrupted"] = True
     table = _table(rows, known)
     if folder is not None:
@@ -124,5 +131,6 @@ def _table(rows: list[Row], known: dict[str, Any]) -> DataFrame:
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     whole = ["particles", "draws", "peak_memory", "parameters"]
     table[whole] = table[whole].astype("Int64")
+    table["lower"] = table["lower"].astype("boolean")
     table.attrs.update(known)
     return table

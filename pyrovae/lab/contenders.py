@@ -13,7 +13,7 @@ from typing import Any
 import pyro
 
 from .. import objectives as known
-from ..config import find_class
+from ..config import find_class, nearest
 from ..objectives import Objective, PyroELBO
 from ..program import check_particles
 from ..training.settings import as_objective
@@ -99,7 +99,7 @@ def _maker(objective: Any) -> tuple[Callable[[int | None], Objective], int | Non
     if isinstance(objective, pyro.infer.ELBO):
         return partial(_of_pyro, objective), objective.num_particles, True
     if isinstance(objective, Objective):
-        takes = "particles" in inspect.signature(type(objective)).parameters
+        takes = "particles" in _parameters(type(objective))
         return partial(_rebuilt, objective), getattr(objective, "particles", None), takes
     if not _is_class(objective):
         if not callable(objective):
@@ -107,7 +107,7 @@ def _maker(objective: Any) -> tuple[Callable[[int | None], Objective], int | Non
         return lambda k: as_objective(objective(k)), None, True
     cls, given = _class(objective), _arguments(objective)
     word = "particles" if issubclass(cls, Objective) else "num_particles"
-    known = inspect.signature(cls).parameters
+    known = _parameters(cls)
     own = given.get(word, known[word].default if word in known else None)
 
     def make(k: int | None) -> Objective:
@@ -116,10 +116,19 @@ def _maker(objective: Any) -> tuple[Callable[[int | None], Objective], int | Non
     return make, own if isinstance(own, int) else None, word in known and word not in given
 
 
+def _parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """What a class is built with."""
+    return {n: p for n, p in inspect.signature(cls.__init__).parameters.items() if n != "self"}
+
+
 def _arguments(objective: Any) -> dict[str, Any]:
-    """The arguments that text gives to a class, by name; those that it does not take are told when it is built."""
-    names = inspect.signature(_class(objective)).parameters
-    return dict(zip(names, getattr(objective, "args", ()), strict=False)) | getattr(objective, "keywords", {})
+    """The arguments that text gives to a class, by name. Raises ValueError for one that it does not take."""
+    cls, known = _class(objective), _parameters(_class(objective))
+    refused = getattr(cls, "refused", {})
+    for name in getattr(objective, "keywords", {}):
+        if name not in known and name not in refused and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            raise ValueError(f"{cls.__name__} has no option {name!r}; {nearest(name, known)}")
+    return dict(zip(known, getattr(objective, "args", ()), strict=False)) | getattr(objective, "keywords", {})
 
 
 def _class(objective: Any) -> Any:

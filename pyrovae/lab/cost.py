@@ -16,6 +16,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..program.sites import DATA
+
+ROWS = (DATA, "particles", "num_particles_vectorized")  # the plates whose rows are run on: ours, and Pyro's
+
 
 class ModelRows(Messenger):
     """Counts the rows that a model is run on, forward: a site of K·S·B rows is K·S decoder passes for each of B data.
@@ -29,7 +33,8 @@ class ModelRows(Messenger):
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["infer"].get("was_observed"):
-            self.rows[msg["name"]] += msg["fn"].batch_shape.numel()
+            within = [f.size for f in msg["cond_indep_stack"] if f.vectorized and f.name not in ROWS]
+            self.rows[msg["name"]] += msg["fn"].batch_shape.numel() // math.prod(within)
 
     def passes(self, data: int) -> float:
         """Decoder passes for each datum."""

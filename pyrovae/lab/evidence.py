@@ -18,7 +18,7 @@ from .statistics import Moments
 
 PARTICLES = 5000
 CHAINS, STEPS, LEAPFROG = 16, 200, 5
-PARTS = 4  # of the particles or chains, whose spread is the error of a gradient
+PARTS = 8  # of the particles or chains, whose spread is the error of a gradient
 ENOUGH = 100.0  # effective draws of every datum, under which a gradient by importance sampling is not trusted
 ROWS = 2**14  # particles times data at once, with gradients
 Reference = str | int | Tensor
@@ -62,15 +62,12 @@ def find_evidence(
         ValueError: for another word, "exact" without a `log_evidence(x)`, values of another shape, and as `evaluate`
             and `anneal`.
     """
+    check_reference(reference)
     if isinstance(reference, Tensor):
         _check_shape("reference as log p(x) of each datum", reference, x)
         return Evidence(reference.to(x), 0.0, "given")
     if isinstance(reference, int):
         return _sampled(vae, x, parameters, reference, seed, progress)
-    if reference not in ("auto", "exact", "ais"):
-        raise ValueError(
-            f"compare expects reference as 'auto', 'exact', 'ais', a number of particles or log p(x), got {reference!r}"
-        )
     tractable = callable(getattr(vae, "log_evidence", None))
     if reference == "exact" and not tractable:
         raise ValueError(
@@ -84,6 +81,15 @@ def find_evidence(
         if reference == "ais":
             raise
         return _sampled(vae, x, parameters, PARTICLES, seed, progress)  # discrete latents, say
+
+
+def check_reference(reference: Any) -> None:
+    """Refuse what is none. Raises ValueError."""
+    known = reference in ("auto", "exact", "ais") if isinstance(reference, str) else isinstance(reference, int | Tensor)
+    if not known:
+        raise ValueError(
+            f"compare expects reference as 'auto', 'exact', 'ais', a number of particles or log p(x), got {reference!r}"
+        )
 
 
 def _check_shape(what: str, log_evidence: Tensor, x: Tensor) -> None:
@@ -110,20 +116,21 @@ def _annealed(vae: Any, x: Tensor, parameters: list[nn.Parameter], seed: int, pr
     part = torch.arange(CHAINS, device=x.device) * PARTS // CHAINS
     masks = [torch.ones_like(part, dtype=torch.bool), *(part == p for p in range(PARTS))]
     gradients = [torch.zeros(sum(p.numel() for p in parameters), dtype=x.dtype, device=x.device) for _ in masks]
+    whole: list[bool] = []  # whether the chains of a batch came together: their weights are to be shared out at once
 
     def visit(batch: Tensor, log_weight: Tensor, latents: dict[str, Tensor]) -> None:
         k = len(log_weight)
+        whole.append(k == CHAINS)
         with torch.enable_grad():
             log_joint = densities(vae, batch, k, given=latents).log_joint
             for total, mask in zip(gradients, masks, strict=True):
-                own = mask[:k] if k == CHAINS else masks[0][:k]  # no parts of chains that come in several batches
-                share = log_weight.masked_fill(~own[:, None], -math.inf).softmax(0)
-                total += k / CHAINS / len(x) * _gradient((share * log_joint).sum(), parameters)
+                share = log_weight.masked_fill(~mask[:k, None], -math.inf).softmax(0)
+                total += _gradient((share * log_joint).sum(), parameters) / len(x)
 
     ev = visit_ends(vae, x, CHAINS, STEPS, LEAPFROG, seed, progress, visit if parameters else lambda *_: None)
-    by = f"annealed importance sampling, {ev.chains} chains of {ev.steps} steps"
+    by = f"annealed importance sampling, {ev.chains} chains of {ev.steps} steps, {_count(ev, CHAINS)}"
     known = Evidence(ev.log_evidence.to(x), ev.log_evidence_monte_carlo_error, by)
-    if not parameters:
+    if not (parameters and all(whole)):
         return known
     error = _moments(gradients[1:]).error()
     return replace(known, gradient=gradients[0], gradient_error=error)
@@ -140,20 +147,27 @@ def _sampled(
     vae: Any, x: Tensor, parameters: list[nn.Parameter], particles: int, seed: int, progress: bool
 ) -> Evidence:
     ev = evaluate(vae, x, particles, seed, progress)
-    spread = ev.standard_error.nan_to_num(0.0).square() * (particles - 1)  # K Σ w² / (Σ w)² − 1
-    effective = float((particles / (1 + spread)).min())
-    by = f"importance sampling, {particles:,} particles, of which {effective:,.0f} count where fewest do"
+    by = f"importance sampling, {particles:,} particles, {_count(ev, particles)}"
     known = Evidence(ev.log_evidence.to(x), ev.log_evidence_monte_carlo_error, by)
-    if not parameters or effective < ENOUGH:
+    if not parameters or _effective(ev, particles) < ENOUGH:
         return known
     moments = _moments(list(sampled_gradients(vae, x, parameters, particles, seed)))
     return replace(known, gradient=moments.mean(), gradient_error=moments.error())
 
 
+def _effective(ev: Any, draws: int) -> float:
+    """The effective draws, (Σ w)² / Σ w², of the datum that has fewest."""
+    return float((draws / (1 + ev.standard_error.nan_to_num(0.0).square() * (draws - 1))).min())
+
+
+def _count(ev: Any, draws: int) -> str:
+    return f"an effective {_effective(ev, draws):,.0f} for the worst datum"
+
+
 def sampled_gradients(
     vae: Any, x: Tensor, parameters: list[nn.Parameter], particles: int, seed: int
 ) -> Iterator[Tensor]:
-    """∂ log p(x) ≈ Σ_k w_k ∂ log p(x, z_k) / Σ_k w_k, z_k ~ q(z | x), by each of four parts of the particles: [P].
+    """∂ log p(x) ≈ Σ_k w_k ∂ log p(x, z_k) / Σ_k w_k, z_k ~ q(z | x), by each of eight parts of the particles: [P].
 
     The bias of a part is of order one over its effective particles, and not seen in their spread.
     """

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 OWN = {"objective", "seed", "measure", "run_dir", "resume", "settings"}  # of `fit`
+FITTING = set(inspect.signature(fit).parameters) - OWN
 COSTS = ("passes", "seconds", "epochs")
 BATCH = inspect.signature(fit).parameters["batch_size"].default
 HELD_OUT = 500
@@ -59,10 +60,11 @@ def race(
 ) -> DataFrame:
     """Train one model under each objective from the same start, and follow its held-out log evidence.
 
-    The budget is what `epochs` epochs of the cheapest objective cost; one that costs c times as much a step has
-    epochs / c of them, at least one, each on a whole schedule of the learning rate. Passes are rows through the
-    decoder for each datum, forward; the count is exact, so that one seed gives one table but for the seconds. With
-    cost="seconds" the number of epochs hangs on a clock.
+    The budget is what `epochs` epochs of the cheapest objective cost. One that costs c times as much a step has
+    epochs / c of them, rounded to whole ones and at least one (the columns decoder_passes and seconds tell how equal it
+    came out), on a whole schedule of the learning rate. Passes are rows through the decoder for each datum, forward;
+    the count is exact, so that one seed gives one table but for the seconds. With cost="seconds" the number of epochs
+    hangs on a clock.
 
     Args:
         vae: a torch module, which is copied for every objective and seed, or a function that builds one, which is
@@ -83,7 +85,8 @@ def race(
     Returns:
         A pandas DataFrame, a row for each objective, seed and evaluation: epoch (0 is the start), seconds and
         decoder_passes of training so far, the latter for each training datum; log_evidence, mean over x in nats per
-        datum, with its standard error over x; failed: why a run ended, else "". `.attrs` has cost, particles and
+        datum, with its standard error over x: importance sampling through each run's own guide, on average a lower
+        bound, and a looser one under a worse guide; failed: why a run ended, else "". `.attrs` has cost, particles and
         whether Ctrl-C stopped it.
 
     Raises:
@@ -104,6 +107,9 @@ def race(
         check_count("race", f"{name} of at least 1", name, value)
     if own := sorted(OWN & settings.keys()):
         raise ValueError(f"race sets {own[0]} of each training itself; leave it out, or use fit")
+    for name in settings:
+        if name not in inspect.signature(fit).parameters:
+            raise ValueError(f"race has no option {name!r}, and neither has fit; {nearest(name, FITTING)}")
     if isinstance(seeds, int):
         raise ValueError(f"race expects seeds as a list, got {seeds}; give [{seeds}], or range({seeds})")
     entrants = contenders(objectives, particles)

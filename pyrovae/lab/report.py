@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -10,7 +11,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from .. import plots
-from ..plots.quantities import GROUPS, is_measured, relative_bias, with_error, with_interval
+from ..plots.quantities import GROUPS, count, is_measured, no_bounds, relative_bias, with_error, with_interval
 from ..training.run_folder import write_whole
 from .slopes import slopes
 
@@ -62,15 +63,16 @@ $failed
 <li>Draws are those of the estimator alone: the data and the parameters are held fixed. All of it is about this batch
   and this state of the model; elsewhere in training estimators differ.</li>
 <li>A reference by importance sampling, annealed or not, is itself a lower bound on average: the gaps are at least as
-  large as they are told. The distance from the gradient of log&nbsp;p(x) has the noise of that gradient in its
-  interval, but not its bias, of order 1 over the reference's particles. An exact reference has neither.</li>
+  large as they are told. An exact one is not. The gradient of log&nbsp;p(x) comes from the same place, by the
+  weighted ends of annealed chains or by importance sampling; the interval of the distance from it is widened by the
+  error of that gradient, and does not know its bias.</li>
 <li>Bias is that of the gradient against the gradient of the bound that the objective reports, not against that of
   log&nbsp;p(x): an unbiased gradient of a loose bound has none. The distance from the gradient of log&nbsp;p(x) stands
   beside it, for the model's parameters. A bias below 1/100,000 of the gradient's length is that of the
   numbers' precision, and told as 0.</li>
 <li>Lengths have the noise of the mean taken off: what cannot be told from noise is 0.</li>
-<li>Intervals are 95&nbsp;% bootstrap intervals over the draws, and ± is one standard error. The interval of bias over
-  length holds the length fixed.</li>
+<li>Intervals are 95&nbsp;% bootstrap intervals over the draws, approximate for few of them and wide near 0, and ± is
+  one standard error.</li>
 <li>Seconds are the median of one step on the machine and under the load of the time; all else is equal under one
   seed. Objectives have the same random numbers, so that their differences are surer than their intervals.</li>
 </ul>
@@ -79,8 +81,9 @@ $failed
 """)
 
 READING = {
-    "bounds": "Higher is tighter: what is missing to the grey band is the gap. Objectives that share a line have the "
-    "same bound, and differ in its gradient alone.",
+    "bounds": "Of lower bounds the higher is tighter: what is missing to the grey band is the gap. Those marked * "
+    "claim no lower bound, and a small gap says nothing of them. Objectives that share a line have the same bound, and "
+    "differ in its gradient alone.",
     "signal_to_noise": "The length of the mean gradient over its noise, on logarithmic axes. A slope of 0.5 is what an "
     "average over K gives; below 0, more particles make the gradient worse.",
     "variance": "Lower and further left is better. Along a grey line variance × cost is the same: what is on a lower "
@@ -98,7 +101,7 @@ def write_table(table: DataFrame, folder: str | Path) -> None:
 
 
 def report(table: DataFrame, folder: str | Path) -> Path:
-    """Write compare.csv, figures/*.png, and report.html: one page that holds all of it and needs nothing else.
+    """Write compare.csv, compare.json (its protocol), figures/*.png, and report.html: one page that holds all of it.
 
     A figure that cannot be drawn is left out, and the page says why.
 
@@ -111,6 +114,8 @@ def report(table: DataFrame, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     write_table(table, folder)
+    facts = json.dumps(table.attrs, indent=2, default=str) + "\n"
+    write_whole(folder / "compare.json", lambda p: p.write_text(facts, encoding="utf-8"))
     measured = is_measured(table)
     parts = {name: f"<p>{READING[name]}</p>\n{_figure(name, table, folder)}" for name in READING}
     parts["bounds"] += _bounds(table[measured])
@@ -144,6 +149,8 @@ def _what(table: DataFrame) -> str:
         words.append(f"{known['data']} data, held fixed")
     if "draws" in known:
         words.append(f"{known['draws']} draws of each gradient, seed {known.get('seed', 'not told')}")
+    facts = {"model": known.get("model")} | known.get("protocol", {})
+    words += [f"{name}: {value}" for name, value in facts.items() if isinstance(value, str)]
     evidence = "log p(x)" + (f", {known['reference']}" if "reference" in known else "")
     for _, row in table[is_measured(table)].head(1).iterrows():
         words.append(f"{evidence}: {with_error(*_floats(row, 'evidence', 'evidence_error'))} nats per datum")
@@ -157,15 +164,16 @@ def _bounds(rows: DataFrame) -> str:
     """A row for each objective and K."""
     if not len(rows):
         return "<p>None was measured.</p>"
+    others = no_bounds(rows)
     head = ["objective", "K", "bound|nats per datum", "gap to log p(x)|nats per datum"]
     head += ["decoder passes|per datum", "one step|seconds", "peak memory|MB"]
     body = [
         [
-            row["objective"],
-            _count(row["particles"]),
+            row["objective"] + (" *" if row["objective"] in others else ""),
+            count(row["particles"]),
             with_error(*_floats(row, "bound", "bound_error")),
             with_error(*_floats(row, "gap", "gap_error")),
-            _count(row["decoder_passes"]),
+            count(row["decoder_passes"]),
             with_error(*_floats(row, "seconds")),
             with_error(_floats(row, "peak_memory")[0] / 1e6),
         ]
@@ -185,7 +193,7 @@ def _gradients(rows: DataFrame) -> str:
     body = [
         [
             row["objective"],
-            _count(row["particles"]),
+            count(row["particles"]),
             row["group"],
             _interval(row, "gradient"),
             with_interval(*_floats(share, "relative", "low", "high")),
@@ -212,7 +220,7 @@ def _failures(rows: DataFrame) -> str:
     """Who failed, and why."""
     if not len(rows):
         return "<p>Nothing.</p>"
-    body = [[row["objective"], _count(row["particles"]), str(row["failed"])] for _, row in rows.iterrows()]
+    body = [[row["objective"], count(row["particles"]), str(row["failed"])] for _, row in rows.iterrows()]
     return _table(["objective", "K", "reason"], body, words=2)
 
 
@@ -228,11 +236,6 @@ def _table(head: Iterable[str], body: Iterable[Iterable[str]], words: int | None
 
 def _interval(row: Any, name: str) -> str:
     return with_interval(*_floats(row, name, f"{name}_low", f"{name}_high"))
-
-
-def _count(particles: Any) -> str:
-    """K, as it stands in the table."""
-    return "–" if str(particles) in ("<NA>", "nan", "None") else f"{particles:g}"
 
 
 def _floats(row: Any, *names: str) -> list[float]:

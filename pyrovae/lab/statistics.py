@@ -13,6 +13,7 @@ BLOCKS = 40  # the draws are summed in so many blocks, which the bootstrap takes
 RESAMPLES = 2000
 COLUMNS = 2**17  # parameters at once in double precision
 LEVEL = 0.95
+WIDE = 2.36  # errors in half an interval of 95 %, where the error is estimated from eight parts
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,19 @@ class Moments:
 
         Args:
             off: r, [P].
-            error: the length of the error of r, where it is an estimate: taken off as well, and added to the interval.
+            error: the length of the error of r, where it is an estimate: taken off as well, and added to both ends of
+                the interval as often as makes it 95 % for a single parameter. For many it is then a wide one.
         """
         found = self._interval(lambda mean2, variance: (mean2 - error**2).clamp(min=0).sqrt(), off)
-        return Interval(found.value, max(0.0, found.low - error), found.high + error) if error else found
+        if not error:
+            return found
+        return Interval(found.value, max(0.0, found.low - WIDE * error), found.high + WIDE * error)
+
+    def relative_to(self, other: Moments) -> Interval:
+        """‖μ‖ / ‖μ'‖, the draws of both being resampled together; NaN beside a length of 0."""
+        both = zip(self._figures_of(None), other._figures_of(None), strict=True)
+        value, found = ((a[0].clamp(min=0) / b[0].clamp(min=0)).sqrt() for a, b in both)
+        return _interval(value, found)
 
     def signal_to_noise(self) -> Interval:
         """‖μ‖ / √tr Σ; infinite for a gradient without noise, NaN for none at all."""
@@ -87,26 +97,23 @@ class Moments:
 
     def _interval(self, of: Callable[[Tensor, Tensor], Tensor], off: Tensor | None = None) -> Interval:
         """A function of ‖μ − r‖² (noise taken off) and tr Σ, with its interval."""
+        whole, resampled = self._figures_of(off)
+        return _interval(of(*whole), of(*resampled))
+
+    def _figures_of(self, off: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """‖μ − r‖² (noise taken off) and tr Σ: of the draws, [1] each, and of resamples of their blocks, [R] each."""
         first = self.first if off is None else self.first - off
         inner = torch.zeros(self.blocks + 1, self.blocks + 1, dtype=torch.float64)
         for part in zip(self.sums.split(COLUMNS, 1), first.split(COLUMNS), strict=True):
             rows = torch.cat([part[0], part[1][None]]).double()  # [M + 1, of P]
             inner += (rows @ rows.T).cpu()
         whole = torch.ones(1, self.blocks, dtype=torch.float64)
-        value = float(of(*self._figures(whole, inner, 1))[0])
-        if self.seen < 3:
-            return Interval(value)
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.randint(self.blocks, (RESAMPLES, self.blocks), generator=generator)
-        times = torch.zeros(RESAMPLES, self.blocks, dtype=torch.float64)
+        drawn = torch.randint(self.blocks, (RESAMPLES if self.seen > 2 else 0, self.blocks), generator=generator)
+        times = torch.zeros(len(drawn), self.blocks, dtype=torch.float64)
         times.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
-        found = of(*self._figures(times, inner, 2))  # a resample's mean has the noise of the sample once more
-        found = found[~found.isnan()]
-        if not len(found):
-            return Interval(value)
-        edges = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
-        low, high = found.quantile(edges, interpolation="nearest").tolist()
-        return Interval(value, low, high)
+        # A resample's mean has the noise of the sample once more
+        return [self._figures(whole, inner, 1), self._figures(times, inner, 2)]
 
     def _figures(self, times: Tensor, inner: Tensor, noises: int) -> tuple[Tensor, Tensor]:
         """‖μ − r‖² less `noises` tr Σ / n, and tr Σ, with each block taken so many times: [R], [R]."""
@@ -117,3 +124,13 @@ class Moments:
         spread = (times @ self.squares) / n - moved2
         variance = (spread * (n / (n - 1)) ** noises).clamp(min=0)  # a mean of its own takes 1/n of it each time
         return mean2 - noises * variance / n, variance
+
+
+def _interval(value: Tensor, found: Tensor) -> Interval:
+    """The middle 95 % of what was found in resamples."""
+    found = found[~found.isnan()]
+    if not len(found):
+        return Interval(float(value))
+    edges = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
+    low, high = found.quantile(edges, interpolation="nearest").tolist()
+    return Interval(float(value), low, high)

@@ -17,6 +17,7 @@ from .quantities import (
     groups_of,
     measured,
     names_of,
+    no_bounds,
     one_count,
     power_law,
     relative_bias,
@@ -71,7 +72,8 @@ def bounds(table: DataFrame) -> Figure:
         band, line = (ax.axvspan, ax.axvline) if single else (ax.axhspan, ax.axhline)
         band(evidence - error, evidence + error, color=GREY, alpha=0.25, linewidth=0)
         line(evidence, color=GREY, linewidth=1.2, label=known)
-    write_title(ax, "Bounds on log p(x)" + (f", {single}" if single else ""))
+    others = f"; no lower bounds: {', '.join(map(as_text, no_bounds(seen)))}" if no_bounds(seen) else ""
+    write_title(ax, "Bounds on log p(x)" + (f", {single}" if single else "") + others)
     legend(ax)
     left_out(figure, rows, seen, "bound")
     return figure

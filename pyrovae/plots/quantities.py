@@ -138,8 +138,17 @@ def with_ends(rows: DataFrame, figure: str) -> DataFrame:
 
 def relative_bias(rows: DataFrame) -> DataFrame:
     """With the bias over the gradient's length as relative, low and high."""
-    ends = {"relative": "bias", "low": "bias_low", "high": "bias_high"}
-    return rows.assign(**{name: rows[column] / rows.gradient.where(rows.gradient > 0) for name, column in ends.items()})
+    return rows.assign(relative=rows.relative_bias, low=rows.relative_bias_low, high=rows.relative_bias_high)
+
+
+def no_bounds(rows: DataFrame) -> list[str]:
+    """The objectives that claim no lower bound: high ones are not tight for it."""
+    return list(rows.objective[rows.lower.eq(False).fillna(False)].unique())
+
+
+def count(particles: Any) -> str:
+    """A number of particles, as it stands in a table."""
+    return "–" if str(particles) in ("<NA>", "nan", "None") else f"{particles:g}"
 
 
 def names_of(rows: DataFrame) -> list[str]:

@@ -48,7 +48,8 @@ def race(table: Any) -> Figure:
         bare(ax, grid=True)
         ax.set_xlabel(label)
         ax.set_ylim(low, high)
-    axes[0].set_ylabel("held-out log evidence\nnats per datum")
+    particles = f", {table.attrs['particles']:,} particles" if "particles" in table.attrs else ""
+    axes[0].set_ylabel(f"held-out log evidence, nats per datum\n(a lower bound{particles})")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
     return figure
 
