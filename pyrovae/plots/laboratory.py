@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,8 @@ def bounds(table: DataFrame) -> Figure:
     rows["low"], rows["high"] = rows.bound - rows.bound_error, rows.bound + rows.bound_error
     seen = drawable(rows, "bounds", "bound")
     evidence, error = seen.evidence.iloc[0], seen.evidence_error.fillna(0).iloc[0]
-    known = f"log p(x), {table.attrs.get('reference', 'reference not told')}:\n{with_error(evidence, error)}"
+    known = "\n".join(textwrap.wrap(f"log p(x), {table.attrs.get('reference', 'reference not told')}:", 2 * LONG - 8))
+    known += f"\n{with_error(evidence, error)}"
     single = one_count(seen)
     figure = blank(9.6, dots_height(seen) if single else max(4.8, lines_height(seen)))
     ax = figure.subplots()
