@@ -632,6 +632,8 @@ REFUSED = {
     "no ELBO of Pyro's": ({"objectives": ["pyro.infer.SVI"]}, "is no ELBO of pyro.infer"),
     "particles": ({"particles": [0]}, "particles"),
     "no particles": ({"particles": 0}, "particles"),
+    "half a particle": ({"particles": 2.5}, "particles as a whole number"),
+    "a seed": ({"seed": -1}, "a seed of at least 0, got seed=-1"),
     "draws": ({"draws": 1}, "at least 2 draws, got draws=1"),
     "a reference": ({"reference": "best"}, "'auto', 'exact', 'ais'"),
     "no exact reference": ({"reference": "exact"}, "has no log_evidence"),

@@ -98,6 +98,7 @@ def compare(
         )
     check_data("compare", x)
     check_count("compare", "at least 2 draws", "draws", draws, 2)
+    check_count("compare", "a seed of at least 0", "seed", seed, 0)
     entrants = contenders(objectives, particles)
     if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"compare expects a folder for its report, and {str(folder)!r} is a file; choose another")

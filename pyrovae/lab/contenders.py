@@ -69,8 +69,9 @@ def contenders(objectives: Any, particles: int | Iterable[int] | None = None) ->
     if isinstance(objectives, str) or not isinstance(objectives, Mapping | Iterable):
         objectives = [objectives]
     entries = objectives.items() if isinstance(objectives, Mapping) else ((None, o) for o in objectives)
-    several = [particles] if isinstance(particles, int) else particles
-    counts = None if several is None else list(dict.fromkeys(several))
+    counts = None
+    if particles is not None:
+        counts = list(dict.fromkeys(particles if isinstance(particles, Iterable) else [particles]))
     for k in counts or ():
         check_particles("the laboratory", k)
     found: list[Contender] = []
