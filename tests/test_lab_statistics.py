@@ -132,3 +132,12 @@ def test_more_parameters_than_are_taken_at_once(monkeypatch):
     whole = moments_of(draws).length(torch.ones(10, dtype=F64) / 2).ends()
     monkeypatch.setattr("pyrovae.lab.statistics.COLUMNS", 3)
     assert moments_of(draws).length(torch.ones(10, dtype=F64) / 2).ends() == pytest.approx(whole)
+
+
+def test_figures_follow_the_draws_that_come_after():
+    draws = torch.randn(20, 3, dtype=F64)
+    m = Moments(20)
+    for i, g in enumerate(draws):
+        m.add(g)
+        if i > 1:
+            assert m.variance().value == pytest.approx(float(draws[: i + 1].var(0).sum()))

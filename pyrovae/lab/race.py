@@ -217,11 +217,8 @@ class _Track:
 
         def measure(vae: Any, epoch: int) -> dict[str, float]:
             if epoch in due or epoch == 0:
-                found = evaluate(vae, self.x, self.test_particles).to_dict()
-                figures = {
-                    "log_evidence": found["log_evidence"],
-                    "log_evidence_error": found["log_evidence_standard_error"],
-                }
+                ev = evaluate(vae, self.x, self.test_particles)
+                figures = {"log_evidence": ev.log_evidence_mean, "log_evidence_error": ev.log_evidence_mean_error}
                 rows.append(_row(**named, epoch=epoch, decoder_passes=cost.passes * epoch, **figures))
             return {}
 

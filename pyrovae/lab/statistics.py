@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -59,6 +60,7 @@ class Moments:
         self.squares[block] += float(step.double().square().sum())
         self.counts[block] += 1
         self.seen += 1
+        self.__dict__.pop("_own", None)
 
     def mean(self) -> Tensor:
         """μ, [P]."""
@@ -87,7 +89,7 @@ class Moments:
 
     def relative_to(self, other: Moments) -> Interval:
         """‖μ‖ / ‖μ'‖, the draws of both being resampled together; NaN beside a length of 0."""
-        both = zip(self._figures_of(None), other._figures_of(None), strict=True)
+        both = zip(self._own, other._own, strict=True)
         value, found = ((a[0].clamp(min=0) / b[0].clamp(min=0)).sqrt() for a, b in both)
         return _interval(value, found)
 
@@ -97,12 +99,19 @@ class Moments:
 
     def _interval(self, of: Callable[[Tensor, Tensor], Tensor], off: Tensor | None = None) -> Interval:
         """A function of ‖μ − r‖² (noise taken off) and tr Σ, with its interval."""
-        whole, resampled = self._figures_of(off)
+        whole, resampled = self._own if off is None else self._figures_of(self.first - off)
         return _interval(of(*whole), of(*resampled))
 
-    def _figures_of(self, off: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-        """‖μ − r‖² (noise taken off) and tr Σ: of the draws, [1] each, and of resamples of their blocks, [R] each."""
-        first = self.first if off is None else self.first - off
+    @cached_property
+    def _own(self) -> list[tuple[Tensor, Tensor]]:
+        """The figures of μ itself, which most of the others are made of; anew after another draw."""
+        return self._figures_of(self.first)
+
+    def _figures_of(self, first: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """‖μ − r‖² (noise taken off) and tr Σ: of the draws, [1] each, and of resamples of their blocks, [R] each.
+
+        `first` is the first draw less r.
+        """
         inner = torch.zeros(self.blocks + 1, self.blocks + 1, dtype=torch.float64)
         for part in zip(self.sums.split(COLUMNS, 1), first.split(COLUMNS), strict=True):
             rows = torch.cat([part[0], part[1][None]]).double()  # [M + 1, of P]
