@@ -53,6 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = "" if expected else f"{type(error).__name__}: "
         notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
         hint = "" if expected else " (PYROVAE_TRACEBACK=1 shows where)"
+        if (launch := sys.modules.get("pyrovae.training.launch")) is not None:
+            launch.give_up()
+            if not launch.speaks():
+                if expected:  # rank 0 has it as well
+                    return 2
+                kind = f"another rank than 0: {kind}"
         print(f"pyrovae: {kind}{' '.join(str(error).split())}{notes}{hint}", file=sys.stderr)
         return 2 if expected else 1
 

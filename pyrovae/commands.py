@@ -20,34 +20,35 @@ from .lab.evidence import check_reference
 from .options import COMPARE, EVENT_SHAPE, Parser, model_options, read_compare, read_run, read_train
 from .program import seeded
 from .training import Fit, RunFolder, fit, load, save
+from .training.launch import find_crew
 from .training.settings import find_device
 
 FIT = ("epochs", "batch_size", "learning_rate", "schedule", "clip", "patience", "seed", "device", "precision")
+SCALE = ("devices", "strategy", "nodes")
 
 
 def train(words: list[str]) -> int:
     """Train, evaluate on held-out data, draw the figures, print the table."""
     settings = read_train(words)
     resume, particles = settings.pop("resume"), settings["test_particles"]
-    folder = RunFolder(settings["run_dir"] or _free_folder(settings))
-    settings["run_dir"] = str(folder.path)
     if particles < 1:
         raise ValueError(f"train expects test_particles of at least 1, got {particles}")
-    if folder.path.exists() and not folder.path.is_dir():
-        raise ValueError(f"{str(folder.path)!r} is a file; choose another --run_dir")
-    if folder.in_use() and not resume:
-        raise ValueError(f"{str(folder.path)!r} already holds a run; add --resume, or choose another --run_dir")
-    if resume:
-        _same_data(settings, folder.read_config())
-    find_device(settings["device"])
-    data = load_data(settings)
+    scale = {k: settings[k] for k in SCALE}
+    crew = find_crew(settings["device"], **scale, seed=settings["seed"], words=["train", *words])
+    folder = RunFolder(crew.first(lambda: _folder_of(settings, resume)))
+    settings["run_dir"] = str(folder.path)
+    data = crew.in_turn(lambda: load_data(settings))
     with seeded(settings["seed"]):
         vae = build_model(settings, data)
     objective = construct(settings["objective"], "objective") if settings["objective"] else None
-    print(f"{type(vae).__name__} on {data.name}: {_sizes(data)}; {_count(vae):,} parameters -> {folder.path}")
+    if crew.main:
+        by = f", {crew.size} processes" if crew.size > 1 else ""
+        print(f"{type(vae).__name__} on {data.name}: {_sizes(data)}; {_count(vae):,} parameters{by} -> {folder.path}")
     kept = settings | {EVENT_SHAPE: list(data.event_shape)}
-    options = {k: settings[k] for k in FIT}
+    options = {k: settings[k] for k in FIT} | scale
     run = fit(vae, data, objective, run_dir=folder.path, resume=resume, settings=kept, **options)
+    if not crew.main:
+        return 0
     if run.interrupted:
         print(f"stopped in epoch {len(run.rows) + 1}; what was finished is in {folder.path}")
         print(f"go on with: pyrovae train --resume --run_dir {folder.path}")
@@ -62,6 +63,18 @@ def train(words: list[str]) -> int:
         return 130
     print(f"run folder: {folder.path}")
     return 0
+
+
+def _folder_of(settings: dict[str, Any], resume: bool) -> str:
+    """The run folder that settings ask for, or a free one. Raises ValueError."""
+    folder = RunFolder(settings["run_dir"] or _free_folder(settings))
+    if folder.path.exists() and not folder.path.is_dir():
+        raise ValueError(f"{str(folder.path)!r} is a file; choose another --run_dir")
+    if folder.in_use() and not resume:
+        raise ValueError(f"{str(folder.path)!r} already holds a run; add --resume, or choose another --run_dir")
+    if resume:
+        _same_data(settings, folder.read_config())
+    return str(folder.path)
 
 
 def evaluate(words: list[str]) -> int:

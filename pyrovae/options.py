@@ -168,6 +168,8 @@ def _configured(words: list[str]) -> dict[str, Any]:
         if folder is None:
             raise ValueError("--resume needs the run to go on with: --run_dir RUN")
         config |= RunFolder(folder).read_config()
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun says how many there are now
+            config |= {"devices": None, "nodes": None}
     path = _value(words, "--config", take=True)
     if path is not None:
         if not Path(path).is_file():
@@ -247,7 +249,8 @@ def train_parser(cls: Any, words: Sequence[str] = (), command: str = "train") ->
             parser.add_subclass_arguments(base, option, as_group=False, skip=filled, metavar="NAME", help=text)
     parser.add_argument("--schedule", default="cosine", help=f"of the learning rate: {', '.join(SCHEDULES)}")
     given = "vae data objective schedule optimizer run_dir resume progress settings measure"
-    skip: set[str | int] = set(given.split())
+    scale = "devices strategy nodes" if command == "compare" else ""
+    skip: set[str | int] = {*given.split(), *scale.split()}
     parser.add_function_arguments(fit, skip=skip)
     parser.add_argument("--run_dir", type=str | None, default=None, help="the run folder (default: runs/MODEL-DATA)")
     return parser

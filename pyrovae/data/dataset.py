@@ -15,6 +15,11 @@ from .binarise import SPLITS, fixed_draw, to_float
 RESIDENT_BYTES = 2**31  # a larger split stays where it is, and its batches travel
 
 
+def share_of(rows: int, rank: int, ranks: int) -> slice:
+    """The rows of a batch that are for one of several ranks: as equal as can be, and none where there are too few."""
+    return slice(rows * rank // ranks, rows * (rank + 1) // ranks)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Three splits of examples x, kept as they came and made float32 when they are asked for.
@@ -80,12 +85,17 @@ class Dataset:
         *,
         shuffle: bool,
         device: str | torch.device = "cpu",
+        share: tuple[int, int] = (0, 1),
+        generator: torch.Generator | None = None,
     ) -> Iterator[Tensor]:
         """One pass over a split as float32 batches [B, *event] on `device`.
 
-        Shuffling draws one permutation from torch's global generator, which the caller seeds. Batches are sliced
-        from the stored bytes and converted on the device. Under dynamic binarisation each training batch is a
-        fresh draw, and the other splits keep one fixed draw, so that their figures compare between epochs.
+        Shuffling draws one permutation from the generator, torch's global one by default, which the caller seeds.
+        Batches are sliced from the stored bytes and converted on the device. Under dynamic binarisation each training
+        batch is a fresh draw, and the other splits keep one fixed draw, so that their figures compare between epochs.
+
+        A `share` (rank, ranks) takes the rows of one rank out of every batch; where there are fewer rows than ranks,
+        those that have none get the first.
 
         Raises ValueError for an absent or unknown split and for a batch size below 1.
         """
@@ -99,14 +109,24 @@ class Dataset:
             raise ValueError(f"batches expects batch_size to be a positive integer, got {batch_size!r}.")
         fixed = self._is_drawn and not (self.binarise == "dynamic" and split == "train")
         source = self._resident(split, fixed, device)
-        order = torch.randperm(n).to(source.device) if shuffle else None
-        return self._walk(source, order, batch_size, fixed, device)
+        order = torch.randperm(n, generator=generator).to(source.device) if shuffle else None
+        return self._walk(source, order, batch_size, fixed, device, share)
 
     def _walk(
-        self, source: Tensor, order: Tensor | None, size: int, fixed: bool, device: torch.device
+        self,
+        source: Tensor,
+        order: Tensor | None,
+        size: int,
+        fixed: bool,
+        device: torch.device,
+        share: tuple[int, int],
     ) -> Iterator[Tensor]:
         for start in range(0, len(source), size):
-            rows = slice(start, start + size) if order is None else order[start : start + size]
+            mine = share_of(min(size, len(source) - start), *share)
+            begin, end = start + mine.start, start + mine.stop
+            if begin == end:  # fewer rows than ranks
+                begin, end = start, start + 1
+            rows = slice(begin, end) if order is None else order[begin:end]
             yield self._ready(source[rows].to(device), fixed)
 
     def _ready(self, rows: Tensor, fixed: bool) -> Tensor:

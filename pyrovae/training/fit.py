@@ -17,12 +17,14 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..data import Dataset, from_arrays
-from ..objectives import Objective, PyroELBO
+from ..objectives import Estimate, Objective, PyroELBO
 from ..program import densities, evaluating, home, seeded
 from ..progress import bar as progress_bar
-from .run_folder import RunFolder, put_weights, save
+from .distributed import Crew
+from .launch import find_crew
+from .run_folder import RunFolder, put_weights, save, write_model
 from .schedules import Schedule, find_schedule
-from .settings import as_objective, check_data, check_settings, find_device, fitting_threads
+from .settings import as_objective, check_data, check_settings, fitting_threads
 
 
 @dataclass
@@ -94,6 +96,9 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     precision: str = "float32",
+    devices: int | None = None,
+    strategy: str = "ddp",
+    nodes: int | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -116,6 +121,10 @@ def fit(
         seed: of everything drawn; on a CPU two runs with one seed are bit-equal. The caller's stream is untouched.
         device: "auto" (cuda, then mps, then cpu) or a torch device.
         precision: "float32", or "bfloat16" for the networks under autocast (densities stay in full precision).
+        devices: processes on each node, one a device, that share every batch (extra "fabric"; `docs/scaling.md`). None
+            is one, or what torchrun has started. A script is run again by each of them, and `fit` is where they meet.
+        strategy: of several: "ddp" (replicas) or "fsdp" (parameters, gradients and optimiser states in pieces).
+        nodes: machines; None is one, or what torchrun says.
         run_dir: a folder to keep the run in; each finished epoch can be resumed from.
         resume: go on from the last finished epoch in run_dir; on a CPU bit-equal to a run that was never stopped.
         progress: show a progress bar.
@@ -128,7 +137,8 @@ def fit(
         `Fit`, with .model, .history and .run_dir.
 
     Raises:
-        ValueError: for data that the model gives no density to, and for settings that contradict each other.
+        ValueError: for data that the model gives no density to, for settings that contradict each other, and for
+            processes that cannot be started.
         NonFiniteBound: naming epoch and site; the model then holds its last good weights.
 
     >>> import pyrovae as pv
@@ -141,59 +151,70 @@ def fit(
     objective = copy.deepcopy(as_objective(objective))  # a schedule or a baseline belongs to one run
     rate_at = find_schedule(schedule)
     check_settings(vae, data, objective, epochs, batch_size, learning_rate, clip, patience, precision, run_dir, resume)
-    where = find_device(device)
-    folder = RunFolder(run_dir) if run_dir is not None else None
-    if folder and folder.in_use() and not resume:
-        raise ValueError(f"{str(folder.path)!r} already holds a run; resume it, or choose another run_dir")
+    crew = find_crew(device, devices, strategy, nodes, seed)
+    where = crew.device
+    folder = RunFolder(run_dir) if run_dir is not None and crew.main else None
+    if crew.first(lambda: folder is not None and folder.in_use()) and not resume:
+        raise ValueError(f"{str(run_dir)!r} already holds a run; resume it, or choose another run_dir")
     vae.to(where)
     objective.to(where)
     with seeded(seed, where):
         before = _copied(objective.state_dict())
-        flops = check_data(vae, objective, data, batch_size, where)
+        flops = crew.agree(lambda: check_data(vae, objective, data, batch_size, where))
+        crew.agree(lambda: crew.check_shares(vae, objective, data, batch_size))
         objective.load_state_dict(before, strict=False)  # a running mean starts with the first step
+    estimate = crew.set_up(vae, objective)
     parameters = [p for p in (*vae.parameters(), *objective.parameters()) if p.requires_grad]
     if not parameters:
         raise ValueError(f"{type(vae).__name__} has no parameters to train")
     make = optimizer or (lambda p: torch.optim.Adam(p, lr=learning_rate, fused=True))
-    loop = _Loop(vae, objective, make(parameters), data, batch_size, epochs, rate_at, clip, where, precision)
+    loop = _Loop(vae, objective, make(parameters), data, batch_size, epochs, rate_at, clip, crew, estimate, precision)
     so_far, interrupted = _Progress(), False
-    with seeded(seed, where), pyro.validation_enabled(False), fitting_threads(flops, where):
-        if resume and folder:
-            so_far = loop.restore(folder.read_state())
+    threads = fitting_threads(flops // crew.size, where)
+    with seeded(crew.seed, where), pyro.validation_enabled(False), threads, crew.listening():
+        if resume:
+            so_far = loop.restore(crew.first(lambda: RunFolder(run_dir or "").read_state()))
             if so_far.epoch > epochs:
                 raise ValueError(f"the run to resume has {so_far.epoch} epochs behind it, more than epochs={epochs}")
         last_good = loop.capture()
+        kept = crew.gathered(last_good | {"progress": vars(so_far)}) if run_dir is not None else {}
         if folder:  # from here on the folder can be loaded and resumed, whatever happens
-            save(vae, folder.path, settings)
-            folder.write_state(last_good | {"progress": vars(so_far)})
-        bar = progress_bar(epochs * loop.steps, progress, "step", initial=so_far.epoch * loop.steps)
+            write_model(folder, vae, kept["model"], settings)
+            folder.write_state(kept)
+        bar = progress_bar(epochs * loop.steps, progress and crew.main, "step", initial=so_far.epoch * loop.steps)
         try:
             while so_far.epoch < epochs and not so_far.exhausted(patience):
                 bar.set_description(f"epoch {so_far.epoch + 1}/{epochs}", refresh=False)
-                row = loop.train_and_validate(so_far.epoch, seed, bar)
+                row = loop.train_and_validate(so_far.epoch, crew.seed, bar)
                 if not loop.finite(row):
                     loop.diagnose(last_good, so_far.epoch)
                 last_good = loop.capture()
                 if measure is not None:
-                    with evaluating(vae), seeded(seed, where):
-                        row |= measure(vae, so_far.epoch + 1)
+                    with evaluating(vae), seeded(seed, where), crew.whole():
+                        row |= crew.first(lambda: measure(vae, so_far.epoch + 1))
                 so_far.add(row, last_good["model"])
                 bar.set_postfix({k: f"{row[k]:.2f}" for k in ("bound", "validation") if k in row}, refresh=False)
+                kept = crew.gathered(last_good | {"progress": vars(so_far)}) if run_dir is not None else {}
                 if folder:
-                    folder.write_state(last_good | {"progress": vars(so_far)})
-                    folder.write_weights(last_good["model"])
+                    folder.write_state(kept)
+                    folder.write_weights(kept["model"])
                     folder.write_history(so_far.rows)
+                crew.listen()
         except KeyboardInterrupt:
             interrupted = True
         finally:
             bar.close()
     best = so_far.best if patience is not None else None
-    vae.load_state_dict(best or last_good["model"])
+    weights = crew.gathered(best or last_good["model"])
+    crew.disband(vae, objective)
+    vae.load_state_dict(weights)
     vae.eval()
     if folder:
         save(vae, folder.path)
         folder.write_history(so_far.rows)
-    return Fit(vae, so_far.rows, folder.path if folder else None, interrupted, so_far.best_epoch if best else None)
+    crew.barrier()
+    kept_in = Path(run_dir) if run_dir is not None else None
+    return Fit(vae, so_far.rows, kept_in, interrupted, so_far.best_epoch if best else None)
 
 
 class _Loop:
@@ -209,12 +230,13 @@ class _Loop:
         epochs: int,
         rate_at: Schedule,
         clip: float | None,
-        device: torch.device,
+        crew: Crew,
+        estimate: Callable[[Tensor], Estimate],
         precision: str,
     ) -> None:
         self.vae, self.objective, self.optimizer = vae, objective, optimizer
         self.data, self.batch_size, self.epochs = data, batch_size, epochs
-        self.rate_at, self.clip, self.device = rate_at, clip, device
+        self.rate_at, self.clip, self.crew, self.estimate, self.device = rate_at, clip, crew, estimate, crew.device
         self.autocast = precision == "bfloat16"
         self.rates = [g["lr"] for g in optimizer.param_groups]
         self.steps = -(-data.size("train") // batch_size)
@@ -227,50 +249,69 @@ class _Loop:
         if self.data.size("validation"):
             row["validation"] = self.validate(seed)
         rate = self.optimizer.param_groups[0]["lr"]
-        return row | {"learning_rate": rate, "seconds": time.perf_counter() - started}
+        return row | {"learning_rate": rate, "seconds": self.crew.first(lambda: time.perf_counter() - started)}
 
     def batches(self, split: str, shuffle: bool) -> Iterator[Tensor]:
-        """Batches on the device, in the dtype of the weights."""
-        for x in self.data.batches(split, self.batch_size, shuffle=shuffle, device=self.device):
+        """This rank's shares of batches on the device, in the dtype of the weights."""
+        share, order = (self.crew.rank, self.crew.size), self.crew.order
+        for x in self.data.batches(
+            split, self.batch_size, shuffle=shuffle, device=self.device, share=share, generator=order
+        ):
             yield x.to(self.dtype)
 
     def epoch(self, epoch: int, bar: Any = None, watch: bool = False) -> float:
         """One pass over the training data; the mean bound. Nothing is read back from the device before its end."""
         self.vae.train()
         total = torch.zeros((), device=self.device)
+        n = self.data.size("train")
         for step, x in enumerate(self.batches("train", shuffle=True)):
+            weight = self.crew.weight(n, self.batch_size, step)
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * self.rate_at((epoch + step / self.steps) / self.epochs)
             with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
-                estimate = self.objective(self.vae, x)
+                estimate = self.estimate(x)
             loss = -estimate.surrogate.mean()
             self.optimizer.zero_grad()
-            loss.backward()
+            self.crew.backward(loss, weight)
             if self.clip is not None:
                 for module in (self.vae, self.objective):  # a baseline's gradient is no part of the model's norm
                     nn.utils.clip_grad_norm_([p for p in module.parameters() if p.grad is not None], self.clip)
             if watch:
-                _name_the_site(self.vae, self.objective, x, estimate.bound, epoch, step)
+                self.look(x, estimate.bound, epoch, step)
             self.optimizer.step()
             self.objective.advance(1 / self.steps)
-            total += estimate.bound.sum()
+            if weight:
+                total += estimate.bound.sum()
+            self.crew.listen(step)
             if bar is not None:
                 bar.update()
-        return float(total) / self.data.size("train")
+        return float(self.crew.total(total)) / n
+
+    def look(self, x: Tensor, bound: Tensor, epoch: int, step: int) -> None:
+        """Names what is broken, on every rank what one of them has found. Raises NonFiniteBound."""
+        with self.crew.whole():
+            self.crew.agree(
+                lambda: _name_the_site(self.vae, self.objective, x, bound, epoch, step),
+                key=lambda error: "the log density of" not in str(error),  # others see the averaged gradient alone
+            )
 
     def validate(self, seed: int) -> float:
         """The mean bound on the validation set, its random numbers the same in every epoch."""
         total = torch.zeros((), device=self.device)
+        n = self.data.size("validation")
         with evaluating(self.vae), seeded(seed, self.device):
-            for x in self.batches("validation", shuffle=False):
-                total += self.objective(self.vae, x).bound.sum()
-        return float(total) / self.data.size("validation")
+            for step, x in enumerate(self.batches("validation", shuffle=False)):
+                bound = self.estimate(x).bound
+                if self.crew.weight(n, self.batch_size, step):
+                    total += bound.sum()
+        return float(self.crew.total(total)) / n
 
     def finite(self, row: dict[str, Any]) -> bool:
         """Whether the bounds of an epoch, and the weights after it, are numbers."""
-        tensors = [p for p in self.vae.state_dict().values() if p.is_floating_point()]
+        tensors = [self.crew.local(p) for p in self.vae.state_dict().values() if p.is_floating_point()]
         weights = bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
-        return weights and all(math.isfinite(row[k]) for k in ("bound", "validation") if k in row)
+        bounds = all(math.isfinite(row[k]) for k in ("bound", "validation") if k in row)
+        return self.crew.sound(weights and bounds, tensors)
 
     def capture(self) -> dict[str, Any]:
         """Everything that the next epoch depends on."""
@@ -280,19 +321,21 @@ class _Loop:
             "optimizer": _copied(self.optimizer.state_dict()),
             "objective": _copied(self.objective.state_dict()),
             "rng": [torch.get_rng_state(), *cuda],
-        }
+        } | self.crew.capture()
 
     def put_back(self, captured: dict[str, Any]) -> None:
         """Everything as it was when it was captured."""
         self.vae.load_state_dict(captured["model"])
         self.optimizer.load_state_dict(captured["optimizer"])
         self.objective.load_state_dict(captured["objective"])
+        self.crew.put_back(captured)
         torch.set_rng_state(captured["rng"][0])
         if len(captured["rng"]) > 1 and self.device.type == "cuda":
             torch.cuda.set_rng_state(captured["rng"][1], self.device)
 
     def restore(self, saved: dict[str, Any]) -> _Progress:
         """Goes on from what a run folder holds. Raises ValueError for another architecture."""
+        saved = self.crew.distributed(saved, self.vae, self.objective, self.optimizer)
         put_weights(self.vae, saved["model"], "the run to resume")
         try:
             self.put_back(saved)
@@ -311,6 +354,7 @@ class _Loop:
             raise NonFiniteBound(f"the bound became NaN or infinite in epoch {epoch + 1}{_ADVICE}")
         finally:
             self.put_back(last_good)
+            self.crew.disband(self.vae, self.objective)
             self.vae.eval()
 
 

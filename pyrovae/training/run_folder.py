@@ -153,14 +153,20 @@ def save(vae: nn.Module, folder: str | Path, settings: dict[str, Any] | None = N
     ...     type(pv.load(folder)).__name__
     'VAE'
     """
-    run = RunFolder(folder)
+    write_model(RunFolder(folder), vae, vae.state_dict(), settings)
+
+
+def write_model(
+    run: RunFolder, vae: nn.Module, weights: dict[str, Tensor], settings: dict[str, Any] | None = None
+) -> None:
+    """A model with these weights, which may lie in pieces on several ranks; else as `save`."""
     if settings is None:
         settings = run.read_config() if (run.path / CONFIG).exists() else {}
     try:
         architecture = describe(vae)
     except ValueError:
         architecture = None
-    run.write_weights(vae.state_dict())
+    run.write_weights(weights)
     run.write_config(settings | {ARCHITECTURE: architecture})
 
 
