@@ -89,6 +89,12 @@ def _launched(kind: str, devices: int, strategy: str, nodes: int, words: list[st
         from lightning_fabric.plugins.environments import LightningEnvironment
     except ImportError as error:
         raise ValueError("scale-out needs lightning-fabric: pip install 'pyrovae[fabric]'") from error
+    there = torch.distributed.get_world_size() if torch.distributed.is_initialized() else devices * nodes
+    if devices * nodes != there:
+        raise ValueError(
+            f"this is one of {there} processes already, and {devices * nodes} were asked for; use one number throughout "
+            "a script"
+        )
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         fabric = Fabric(
@@ -100,11 +106,6 @@ def _launched(kind: str, devices: int, strategy: str, nodes: int, words: list[st
         fabric.launch()
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{devices * nodes} processes cannot be started: {' '.join(str(error).split())}") from error
-    if fabric.world_size != (there := torch.distributed.get_world_size()):
-        raise ValueError(
-            f"this is one of {there} processes already, and {fabric.world_size} were asked for; use one number "
-            "throughout a script"
-        )
     launcher = getattr(fabric.strategy, "launcher", None)
     _children.extend(getattr(launcher, "procs", ()))
     return fabric
