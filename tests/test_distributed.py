@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import ranks
@@ -164,6 +163,7 @@ def test_the_command_starts_processes_stops_and_goes_on_under_torchrun(tmp_path)
     assert run.returncode == 130, err
     assert "Traceback" not in err
     assert out.count("2 processes -> r") == out.count("pyrovae train --resume --run_dir r") == 1
+    assert yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())["devices"] == 2
     done = (tmp_path / "r" / "history.csv").read_text().count("\n") - 1
     again = [*TORCHRUN, "--resume", "--run_dir", "r", "--epochs", str(done + 1)]
     resumed = subprocess.run(again, **pipes, timeout=120, check=False)
@@ -272,7 +272,3 @@ def test_batches_of_shares_are_the_batches():
     parts = [list(data.batches("train", 7, shuffle=True, share=(rank, 2), generator=orders[rank])) for rank in range(2)]
     whole = list(data.batches("train", 7, shuffle=True, generator=orders[2]))
     assert all(torch.equal(torch.cat(pair), x) for *pair, x in zip(*parts, whole, strict=True))
-
-
-def test_the_run_of_processes_is_told_in_its_config(folder):
-    assert yaml.safe_load(Path(folder / "fixed" / "config.yaml").read_text()) is not None

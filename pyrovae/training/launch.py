@@ -5,6 +5,7 @@ Processes, devices and process groups are lightning-fabric's, which is imported 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -92,8 +93,8 @@ def _launched(kind: str, devices: int, strategy: str, nodes: int, words: list[st
     there = torch.distributed.get_world_size() if torch.distributed.is_initialized() else devices * nodes
     if devices * nodes != there:
         raise ValueError(
-            f"this is one of {there} processes already, and {devices * nodes} were asked for; use one number throughout "
-            "a script"
+            f"this is one of {there} processes already, and {devices * nodes} were asked for; "
+            "use one number throughout a script"
         )
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
@@ -106,8 +107,10 @@ def _launched(kind: str, devices: int, strategy: str, nodes: int, words: list[st
         fabric.launch()
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{devices * nodes} processes cannot be started: {' '.join(str(error).split())}") from error
-    launcher = getattr(fabric.strategy, "launcher", None)
-    _children.extend(getattr(launcher, "procs", ()))
+    started = getattr(getattr(fabric.strategy, "launcher", None), "procs", ())
+    if started and not _children:
+        atexit.register(lambda: give_up() if getattr(sys, "last_value", None) is not None else None)
+    _children.extend(started)
     return fabric
 
 
