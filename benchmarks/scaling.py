@@ -85,6 +85,9 @@ def draw(rows, path):
             if chosen:
                 ax.loglog([r["value"] for r in chosen], [r[f"seconds_per_{unit}"] for r in chosen], "o-", label=network)
         ax.set(xlabel=label, ylabel=f"seconds of {'a step' if unit == 'step' else 'an epoch'}")
+        values = sorted({r["value"] for r in rows if r["axis"] == axis})
+        ax.set_xticks(values, [f"{v:,}" for v in values])
+        ax.minorticks_off()
         ax.legend()
     fixed, each = fit_batch(rows)
     size = 4 * next(r["parameters"] for r in rows if r["axis"] == "batch")

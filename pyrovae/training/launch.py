@@ -77,6 +77,8 @@ def _check_devices(where: torch.device, devices: int) -> None:
         raise ValueError(f"several processes compute on cuda or cpu, not on {where.type}; use device='cpu'")
     if where.index is not None:
         raise ValueError(f"device {str(where)!r} is a single one; with devices={devices} give its kind, {where.type!r}")
+    if where.type == "cpu" and "TORCHELASTIC_RUN_ID" in os.environ:
+        return  # they are there
     there = torch.cuda.device_count() if where.type == "cuda" else max(2, os.cpu_count() or 1)
     if devices > there:
         what = "GPUs" if where.type == "cuda" else "processes at most, one a core"
