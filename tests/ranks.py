@@ -1,4 +1,4 @@
-"""What test_distributed.py does in one process and in two: `python ranks.py FOLDER` leaves what each rank found."""
+"""What test_distributed.py does in one process and in two: `torchrun ranks.py FOLDER` leaves what each rank found."""
 
 import os
 import signal
@@ -132,6 +132,7 @@ def scenarios(folder, **scale):
     rank = find_crew("cpu", **scale).rank
     found = {"rank": rank}
     found["equal"] = tell(train(**scale))
+    found["uneven"] = tell(train(batch_size=45, **scale))  # shares of 22 and 23 rows
     found["clipped"] = tell(train(clip=5.0, **scale))
     stopped = train(epochs=40, learning_rate=0.05, schedule="constant", patience=1, **scale)
     found["stopped"] = tell(stopped, best=stopped.best_epoch)
@@ -158,10 +159,10 @@ def scenarios(folder, **scale):
         refused.rank = rank
         found["refused"] = error_of(lambda: train(objective=refused, **scale))
         found["drift"] = error_of(lambda: train(objective=Fixed(drift(rank)), **scale))
-        found["other number"] = error_of(lambda: train(devices=1, nodes=3))
         found["dreg"] = tell(train(objective=IWAE(3, "dreg"), clip=5.0, **scale))
         scale |= {"strategy": "fsdp"}
         found["fsdp"] = tell(train(**scale))
+        found["fsdp uneven"] = tell(train(batch_size=45, **scale))
         found["fsdp dreg"] = tell(train(objective=IWAE(3, "dreg"), clip=5.0, **scale))
         for until, resume in ((2, False), (4, True)):
             run = train(epochs=until, run_dir=folder / "fsdp", resume=resume, schedule="constant", **scale)
