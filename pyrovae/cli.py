@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _command(words[0])(words[1:])
     except KeyboardInterrupt:
+        _leave()
         print("\npyrovae: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -53,14 +54,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = "" if expected else f"{type(error).__name__}: "
         notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
         hint = "" if expected else " (PYROVAE_TRACEBACK=1 shows where)"
-        if (launch := sys.modules.get("pyrovae.training.launch")) is not None:
-            launch.give_up()
-            if not launch.speaks():
-                if expected:  # rank 0 has it as well
-                    return 2
-                kind = f"another rank than 0: {kind}"
+        if not _leave():
+            if expected:  # rank 0 has it as well
+                return 2
+            kind = f"another rank than 0: {kind}"
         print(f"pyrovae: {kind}{' '.join(str(error).split())}{notes}{hint}", file=sys.stderr)
         return 2 if expected else 1
+
+
+def _leave() -> bool:
+    """Ends the processes that this one has started. Whether this is the one that speaks for all."""
+    launch = sys.modules.get("pyrovae.training.launch")  # not there before it is needed
+    if launch is None:
+        return True
+    launch.give_up()
+    return launch.speaks()
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

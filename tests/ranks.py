@@ -34,6 +34,7 @@ class Fixed(Objective):
         super().__init__()
         self.baseline, self.on_call, self.calls = RunningMean(), on_call, 0
         self.register_buffer("epoch", torch.zeros(()))
+        self.register_buffer("mask", torch.tensor([-torch.inf, 0.0]))
         self.double()
 
     def advance(self, epochs):
@@ -155,6 +156,8 @@ def scenarios(folder, **scale):
         fragile.rank = rank
         found["nan"] = error_of(lambda: train(fragile, ELBO(), epochs=9, **scale))
         found["nan weights"] = [bool(p.isfinite().all()) for p in fragile.parameters()]
+        other = build() if rank == 0 else pv.models.VAE.build(make_data(), latent=4, hidden=[16]).double()
+        found["other model"] = error_of(lambda: train(other, ELBO(), **scale))
         refused = Refused()
         refused.rank = rank
         found["refused"] = error_of(lambda: train(objective=refused, **scale))

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
+import pyro
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -174,15 +175,20 @@ class Ranks(Crew):
         x = next(data.batches("train", batch_size, shuffle=False, device=self.device)).to(home(vae)[1])
         n = data.size("train")
         for rows in {min(batch_size, n), n % batch_size} - {0}:
-            with evaluating(vae), torch.enable_grad():
+            with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False):
                 objective(vae, x[: max(1, rows // self.size)])
 
     def set_up(self, vae: Any, objective: Objective) -> Callable[[Tensor], Estimate]:
         """Raises ValueError where the ranks have built different models."""
         states = {**vae.state_dict(prefix="model."), **objective.state_dict(prefix="objective.")}
         shapes = {k: (tuple(v.shape), v.dtype) for k, v in states.items()}
-        if self.first(lambda: shapes) != shapes:
-            raise ValueError(f"rank {self.rank} has built another model than rank 0; build the same one on all ranks")
+        theirs = self.first(lambda: shapes)
+
+        def compare() -> None:
+            if shapes != theirs:
+                raise ValueError(f"rank {self.rank} has built another model than rank 0; build the same on all ranks")
+
+        self.agree(compare)
         for value in states.values():
             torch.distributed.broadcast(value.detach(), 0)
         self._keep(vae, objective)
@@ -213,7 +219,8 @@ class Ranks(Crew):
         """Σ_r b_r/B of the gradients, and of what was added to the buffers: whoever did not change stays bit-equal."""
         with torch.no_grad():
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-            added = [b - a for a, b in zip(self.before, self.buffers, strict=True)]
+            pairs = list(zip(self.before, self.buffers, strict=True))
+            added = [torch.where(b == a, 0, b - a) for a, b in pairs]  # a mask may hold infinities
             pieces = [*grads, *added]
             flat = torch.cat([t.reshape(-1) for t in pieces])
             flat = flat.mul_(weight) if weight else flat.zero_()
@@ -222,7 +229,7 @@ class Ranks(Crew):
             for p, g in zip(self.parameters, sums, strict=False):
                 if p.grad is not None:
                     p.grad.copy_(g)
-            for b, a, d in zip(self.buffers, self.before, sums[len(grads) :], strict=True):
+            for (a, b), d in zip(pairs, sums[len(grads) :], strict=True):
                 b.copy_(a + d)
 
     def listen(self, step: int = 0) -> None:
