@@ -135,7 +135,8 @@ def scenarios(folder, **scale):
     found["equal"] = tell(train(**scale))
     found["uneven"] = tell(train(batch_size=45, **scale))  # shares of 22 and 23 rows
     found["clipped"] = tell(train(clip=5.0, **scale))
-    stopped = train(epochs=40, learning_rate=0.05, schedule="constant", patience=1, **scale)
+    until_worse = {"epochs": 40, "learning_rate": 0.05, "schedule": "constant", "patience": 1}
+    stopped = train(**until_worse, **scale)
     found["stopped"] = tell(stopped, best=stopped.best_epoch)
     noise = Noise()
     found["noise"] = tell(train(objective=noise, **scale), seen=noise.seen)
@@ -166,6 +167,7 @@ def scenarios(folder, **scale):
         scale |= {"strategy": "fsdp"}
         found["fsdp"] = tell(train(**scale))
         found["fsdp uneven"] = tell(train(batch_size=45, **scale))
+        found["fsdp stopped"] = tell(train(run_dir=folder / "fsdp stopped", **until_worse, **scale))
         found["fsdp dreg"] = tell(train(objective=IWAE(3, "dreg"), clip=5.0, **scale))
         for until, resume in ((2, False), (4, True)):
             run = train(epochs=until, run_dir=folder / "fsdp", resume=resume, schedule="constant", **scale)

@@ -133,7 +133,13 @@ def test_an_error_of_one_rank_is_raised_on_all(two):
 
 
 def test_pieces_are_equal_to_replicas(two):
-    for name, like in {"": "equal", " uneven": "uneven", " dreg": "dreg", " resumed": "fixed whole"}.items():
+    for name, like in {
+        "": "equal",
+        " uneven": "uneven",
+        " stopped": "stopped",
+        " dreg": "dreg",
+        " resumed": "fixed whole",
+    }.items():
         close(two[0][f"fsdp{name}"], two[0][like])
     assert two[0]["fsdp kinds"] == ["Parameter"]  # an ordinary module again
 
