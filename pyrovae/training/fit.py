@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ..data import Dataset, from_arrays
 from ..objectives import Objective, PyroELBO
 from ..program import densities, evaluating, home, seeded
 from ..progress import bar as progress_bar
+from .compile import Compile, Step, choose_level
 from .run_folder import RunFolder, put_weights, save
 from .schedules import Schedule, find_schedule
 from .settings import as_objective, check_data, check_settings, find_device, fitting_threads
@@ -93,6 +93,7 @@ def fit(
     patience: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    compile: Compile = "auto",
     precision: str = "float32",
     run_dir: str | Path | None = None,
     resume: bool = False,
@@ -115,6 +116,10 @@ def fit(
         patience: stop after so many epochs without a better validation bound, and restore the best weights.
         seed: of everything drawn; on a CPU two runs with one seed are bit-equal. The caller's stream is untouched.
         device: "auto" (cuda, then mps, then cpu) or a torch device.
+        compile: "never" runs each step as the Python that it is; "always" captures it as a graph of operations, checks
+            that against the Python, and compiles it, which takes up to 20 seconds and on a C++ compiler on a CPU;
+            "auto" goes as far as the number of steps repays. What cannot be captured stays in Python, with one line
+            (of the logger "pyrovae") that says why.
         precision: "float32", or "bfloat16" for the networks under autocast (densities stay in full precision).
         run_dir: a folder to keep the run in; each finished epoch can be resumed from.
         resume: go on from the last finished epoch in run_dir; on a CPU bit-equal to a run that was never stopped.
@@ -140,7 +145,9 @@ def fit(
     data = data if isinstance(data, Dataset) else from_arrays(data, validation_size=0)
     objective = copy.deepcopy(as_objective(objective))  # a schedule or a baseline belongs to one run
     rate_at = find_schedule(schedule)
-    check_settings(vae, data, objective, epochs, batch_size, learning_rate, clip, patience, precision, run_dir, resume)
+    check_settings(
+        vae, data, objective, epochs, batch_size, learning_rate, clip, patience, compile, precision, run_dir, resume
+    )
     where = find_device(device)
     folder = RunFolder(run_dir) if run_dir is not None else None
     if folder and folder.in_use() and not resume:
@@ -151,17 +158,18 @@ def fit(
         before = _copied(objective.state_dict())
         flops = check_data(vae, objective, data, batch_size, where)
         objective.load_state_dict(before, strict=False)  # a running mean starts with the first step
-    parameters = [p for p in (*vae.parameters(), *objective.parameters()) if p.requires_grad]
-    if not parameters:
+    gradient = Step(vae, objective, where, autocast=precision == "bfloat16")
+    if not gradient.parameters:
         raise ValueError(f"{type(vae).__name__} has no parameters to train")
     make = optimizer or (lambda p: torch.optim.Adam(p, lr=learning_rate, fused=True))
-    loop = _Loop(vae, objective, make(parameters), data, batch_size, epochs, rate_at, clip, where, precision)
+    loop = _Loop(vae, objective, gradient, make(gradient.parameters), data, batch_size, epochs, rate_at, clip, where)
     so_far, interrupted = _Progress(), False
     with seeded(seed, where), pyro.validation_enabled(False), fitting_threads(flops, where):
         if resume and folder:
             so_far = loop.restore(folder.read_state())
             if so_far.epoch > epochs:
                 raise ValueError(f"the run to resume has {so_far.epoch} epochs behind it, more than epochs={epochs}")
+        loop.prepare(compile, flops, seed)
         last_good = loop.capture()
         if folder:  # from here on the folder can be loaded and resumed, whatever happens
             save(vae, folder.path, settings)
@@ -203,6 +211,7 @@ class _Loop:
         self,
         vae: Any,
         objective: Objective,
+        gradient: Step,
         optimizer: torch.optim.Optimizer,
         data: Dataset,
         batch_size: int,
@@ -210,15 +219,20 @@ class _Loop:
         rate_at: Schedule,
         clip: float | None,
         device: torch.device,
-        precision: str,
     ) -> None:
-        self.vae, self.objective, self.optimizer = vae, objective, optimizer
+        self.vae, self.objective, self.gradient, self.optimizer = vae, objective, gradient, optimizer
         self.data, self.batch_size, self.epochs = data, batch_size, epochs
         self.rate_at, self.clip, self.device = rate_at, clip, device
-        self.autocast = precision == "bfloat16"
         self.rates = [g["lr"] for g in optimizer.param_groups]
         self.steps = -(-data.size("train") // batch_size)
         self.dtype = home(vae)[1]
+
+    def prepare(self, compile: Compile, flops: int, seed: int) -> None:
+        """Choose how the steps of the whole run are to be run, and make them ready; random numbers are untouched."""
+        level = choose_level(compile, self.epochs * self.steps, flops)
+        self.vae.train()
+        with seeded(seed, self.device):
+            self.gradient.prepare(level, next(self.batches("train", shuffle=False)))
 
     def train_and_validate(self, epoch: int, seed: int, bar: Any) -> dict[str, Any]:
         """One epoch, as a row of the history."""
@@ -237,23 +251,20 @@ class _Loop:
     def epoch(self, epoch: int, bar: Any = None, watch: bool = False) -> float:
         """One pass over the training data; the mean bound. Nothing is read back from the device before its end."""
         self.vae.train()
+        self.gradient.look()
         total = torch.zeros((), device=self.device)
         for step, x in enumerate(self.batches("train", shuffle=True)):
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * self.rate_at((epoch + step / self.steps) / self.epochs)
-            with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
-                estimate = self.objective(self.vae, x)
-            loss = -estimate.surrogate.mean()
-            self.optimizer.zero_grad()
-            loss.backward()
+            bound = self.gradient(x)
             if self.clip is not None:
                 for module in (self.vae, self.objective):  # a baseline's gradient is no part of the model's norm
                     nn.utils.clip_grad_norm_([p for p in module.parameters() if p.grad is not None], self.clip)
             if watch:
-                _name_the_site(self.vae, self.objective, x, estimate.bound, epoch, step)
+                _name_the_site(self.vae, self.objective, x, bound, epoch, step)
             self.optimizer.step()
             self.objective.advance(1 / self.steps)
-            total += estimate.bound.sum()
+            total += bound
             if bar is not None:
                 bar.update()
         return float(total) / self.data.size("train")
