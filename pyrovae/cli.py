@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"pyrovae {__version__}")
         return 0
+    _listen()
     try:
         return _command(words[0])(words[1:])
     except KeyboardInterrupt:
@@ -55,6 +56,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = "" if expected else " (PYROVAE_TRACEBACK=1 shows where)"
         print(f"pyrovae: {kind}{' '.join(str(error).split())}{notes}{hint}", file=sys.stderr)
         return 2 if expected else 1
+
+
+def _listen() -> None:
+    """What the library has to say, a line each, on standard error."""
+    import logging
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print(record.getMessage(), file=sys.stderr)
+
+    log = logging.getLogger("pyrovae")
+    log.setLevel(logging.INFO)
+    if not log.handlers:
+        log.addHandler(Lines())
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

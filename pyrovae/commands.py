@@ -22,7 +22,18 @@ from .program import seeded
 from .training import Fit, RunFolder, fit, load, save
 from .training.settings import find_device
 
-FIT = ("epochs", "batch_size", "learning_rate", "schedule", "clip", "patience", "seed", "device", "precision")
+FIT = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "schedule",
+    "clip",
+    "patience",
+    "seed",
+    "device",
+    "compile",
+    "precision",
+)
 
 
 def train(words: list[str]) -> int:

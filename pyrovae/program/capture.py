@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Function = Callable[..., tuple[Tensor | None, ...]]
 
@@ -66,11 +67,25 @@ def capture(function: Function, modules: tuple[nn.Module, ...], *inputs: Tensor)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graph = trace(*(t.detach() for t in named.values()), *inputs)
+        if any(n.target is _READ_BACK for n in graph.graph.nodes):
+            with _NoReadBack():
+                function(*inputs)
+            raise RuntimeError(str(_READ_BACK))
     except Exception as error:  # a program may do anything
         raise NotCaptured(_reason(error)) from error
-    if any("_local_scalar_dense" in str(n.target) for n in graph.graph.nodes):
-        raise NotCaptured("it reads a value back from a tensor")
     return _bound(graph, list(named.values()))
+
+
+_READ_BACK = torch.ops.aten._local_scalar_dense.default
+
+
+class _NoReadBack(TorchDispatchMode):
+    """Fails at the line that reads a value back; a graph does not know its lines."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _READ_BACK:
+            raise RuntimeError(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 def _bound(graph: GraphModule, state: list[Tensor]) -> GraphModule:
@@ -89,14 +104,18 @@ def _bound(graph: GraphModule, state: list[Tensor]) -> GraphModule:
 
 def _reason(error: BaseException) -> str:
     """What stopped a trace, and at which line of whose code."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith((*_LIBRARIES, "<"))]
-    theirs = [f for f in own if not f.filename.startswith(_OURS)] or own
+    frames = [(f.filename, str(f.lineno)) for f in traceback.extract_tb(error.__traceback__)]
     text = " ".join(str(error).split()).split(". ")[0]
     if "_local_scalar_dense" in text or "DataDependent" in type(error).__name__:
         text = "it reads a value back from a tensor"
-    where = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
-    return f"{text or type(error).__name__}{where}"
+    return (text or type(error).__name__) + _where(frames)
+
+
+def _where(frames: list[tuple[str, str]]) -> str:
+    """The innermost line that is a user's, or else this library's."""
+    own = [f for f in frames if not f[0].startswith((*_LIBRARIES, "<"))]
+    theirs = [f for f in own if not f[0].startswith(_OURS)] or own
+    return f" ({Path(theirs[-1][0]).name}, line {theirs[-1][1]})" if theirs else ""
 
 
 class Python:

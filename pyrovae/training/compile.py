@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -118,6 +119,8 @@ class Step:
         self.fast, self.shape, self.level = graph, x.shape, "captured"
         if level == "captured":
             return
+        log.info("compiling the step of training ...")
+        started = time.perf_counter()
         try:
             compiled = compile_graph(graph, x)
             self._check(compiled, expected, x)
@@ -126,6 +129,7 @@ class Step:
             reason = " ".join(str(why).split())[:200]
             log.warning("the step of training is captured and not compiled: %s%s", name, reason)
             return
+        log.info("compiled in %.0f s", time.perf_counter() - started)
         self.fast, self.level = compiled, "compiled"
 
     def capture(self, x: Tensor) -> torch.fx.GraphModule:
