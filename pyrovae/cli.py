@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"pyrovae {__version__}")
         return 0
+    _listen()
     try:
         return _command(words[0])(words[1:])
     except KeyboardInterrupt:
@@ -69,6 +70,20 @@ def _leave() -> bool:
         return True
     launch.give_up()
     return launch.speaks()
+
+
+def _listen() -> None:
+    """What the library has to say, a line each, on standard error."""
+    import logging
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print(record.getMessage(), file=sys.stderr)
+
+    log = logging.getLogger("pyrovae")
+    log.setLevel(logging.INFO)
+    if not log.handlers:
+        log.addHandler(Lines())
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

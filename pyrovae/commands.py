@@ -23,7 +23,18 @@ from .training import Fit, RunFolder, fit, load, save
 from .training.launch import find_crew
 from .training.settings import find_device
 
-FIT = ("epochs", "batch_size", "learning_rate", "schedule", "clip", "patience", "seed", "device", "precision")
+FIT = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "schedule",
+    "clip",
+    "patience",
+    "seed",
+    "device",
+    "compile",
+    "precision",
+)
 SCALE = ("devices", "strategy", "nodes")
 
 

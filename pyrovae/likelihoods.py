@@ -52,7 +52,7 @@ class _BernoulliLogProb(torch.autograd.Function):
     @staticmethod
     def forward(logits: Tensor, x: Tensor) -> Tensor:
         excess = logits.abs().neg_().exp_().add_(1).log_()  # in place: a fresh tensor costs more than the arithmetic
-        return (x * logits).sub_(excess.add_(logits.clamp(min=0)))
+        return excess.add_(logits.clamp(min=0)).neg_().addcmul_(x, logits)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -60,8 +60,12 @@ class _BernoulliLogProb(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
-        logits, x = ctx.saved_tensors
-        return (x - logits.sigmoid()) * grads[0], logits * grads[0] if ctx.needs_input_grad[1] else None
+        (logits, x), (grad,) = ctx.saved_tensors, grads
+        if torch.is_grad_enabled():  # a second derivative is wanted
+            by_logits = (x - logits.sigmoid()) * grad
+        else:
+            by_logits = logits.sigmoid().neg_().add_(x).mul_(grad)
+        return by_logits, logits * grad if ctx.needs_input_grad[1] else None
 
 
 class _Bernoulli(dist.Bernoulli):
@@ -70,7 +74,10 @@ class _Bernoulli(dist.Bernoulli):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return _BernoulliLogProb.apply(*torch.broadcast_tensors(self.logits, value))
+        logits = self.logits
+        if value.requires_grad or logits.shape != torch.broadcast_shapes(logits.shape, value.shape):
+            logits, value = torch.broadcast_tensors(logits, value)
+        return _BernoulliLogProb.apply(logits, value)
 
 
 class Bernoulli(Likelihood):

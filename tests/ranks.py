@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyro
@@ -110,6 +111,23 @@ def drift(rank):
     return act
 
 
+@contextmanager
+def captured():
+    """Steps are captured as graphs inside; the levels that were reached come out."""
+    levels, module = [], sys.modules["pyrovae.training.fit"]
+    before = module.choose_level, module.Step.prepare
+
+    def prepare(step, *words, **options):
+        before[1](step, *words, **options)
+        levels.append(step.level)
+
+    module.choose_level, module.Step.prepare = lambda *_: "captured", prepare
+    try:
+        yield levels
+    finally:
+        module.choose_level, module.Step.prepare = before
+
+
 def tell(run, **more):
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in run.rows]
     weights = {k: v.clone() for k, v in run.model.state_dict().items()}
@@ -164,6 +182,10 @@ def scenarios(folder, **scale):
         found["refused"] = error_of(lambda: train(objective=refused, **scale))
         found["drift"] = error_of(lambda: train(objective=Fixed(drift(rank)), **scale))
         found["dreg"] = tell(train(objective=IWAE(3, "dreg"), clip=5.0, **scale))
+        score = ELBO(2, gradient="score", baseline="mean")
+        found["score"] = tell(train(objective=score, **scale))
+        with captured() as levels:
+            found["score captured"] = tell(train(objective=score, **scale), levels=levels)
         scale |= {"strategy": "fsdp"}
         found["fsdp"] = tell(train(**scale))
         found["fsdp uneven"] = tell(train(batch_size=45, **scale))

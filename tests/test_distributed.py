@@ -144,6 +144,11 @@ def test_pieces_are_equal_to_replicas(two):
     assert two[0]["fsdp kinds"] == ["Parameter"]  # an ordinary module again
 
 
+def test_captured_steps_are_averaged_as_well(two):
+    assert [found["score captured"]["levels"] for found in two] == [["captured"]] * 2
+    close(two[0]["score captured"], two[0]["score"])
+
+
 def test_only_rank_0_has_written(folder):
     for name in ("fixed", "fsdp"):
         state = RunFolder(folder / name).read_state()

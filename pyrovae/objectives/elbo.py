@@ -7,12 +7,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from ..config import nearest
 from ..program import Densities, Detached, GenerativeProgram, Site, check_particles, densities, has_mask, unwrapped
 from .base import Estimate, Objective, check_nonnegative
 from .baselines import Baseline, find_baseline
+from .closed_forms import closed_kl
 from .weights import Weights, check_gradient, elbo_of, of_power_mean, surrogate
 
 KL = Literal["analytic", "sampled"]
@@ -27,7 +27,7 @@ def site_rate(q: Site, p: Site, kl: KL) -> Tensor:
     """KL(q ‖ p) of one latent site given its parents' draws, [K, B] in nats: closed form where asked and known."""
     if kl == "analytic" and _whole(q, p):
         try:
-            return q.reduce(kl_divergence(q.distribution, p.distribution))
+            return q.reduce(closed_kl(q.distribution, p.distribution))
         except NotImplementedError:
             pass
     return q.log_prob - p.log_prob
@@ -115,7 +115,7 @@ class ELBO(Objective):
             return self._score(d, x)
         d.reparametrised("ELBO")
         elbo = d.log_likelihood - rate(d, self.kl)  # [K, B]
-        bound = d.mean(elbo + _global(d))  # [K, B] -> [B]
+        bound = d.mean(elbo + _global(d) if d.global_sites else elbo)  # [K, B] -> [B]
         if self.gradient == "pathwise":
             return Estimate(bound.detach(), bound)
         weights = of_power_mean(d.log_weight.detach(), d.log_mass.detach(), 0, "stl")
@@ -219,7 +219,7 @@ def _parts(q: Site, p: Site, kl: KL) -> Tensor:
     if kl == "sampled" or a.event_shape or b.event_shape or not q.distribution.event_shape or not _whole(q, p):
         return whole
     try:
-        each = kl_divergence(a, b)
+        each = closed_kl(a, b)
     except NotImplementedError:
         return whole
     each = each.expand(q.distribution.batch_shape + q.distribution.event_shape)

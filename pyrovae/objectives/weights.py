@@ -60,9 +60,9 @@ def surrogate(who: str, d: Densities, w: Weights) -> Tensor:
     elif w.path is w.model:
         terms = w.model * (d.log_joint - d.log_sampled)
     else:  # ∂ log p / ∂z is taken once, for the model, and rescaled on its way to the guide
-        least = (TINY * w.path.abs()).clamp_min(torch.finfo(w.path.dtype).tiny)
-        model = torch.where(w.model.abs() < least, least, w.model)  # to divide by
-        d.scale_path(w.path / model)
+        least = TINY * w.path.abs()
+        model = torch.where(w.model.abs() < least, least, w.model)  # to divide by; 0 where both are
+        d.scale_path(torch.where(model == 0, 0.0, w.path / model))
         terms = model * d.log_joint - w.path * d.log_sampled
     if w.path is not None and w.score is not None:
         terms = terms + (w.path + w.score) * d.log_score
@@ -164,13 +164,18 @@ def elbo_of(objective: Any, log_weight: Tensor, log_mass: Tensor) -> Tensor:
 
 
 def shares(log_weight: Tensor, log_mass: Tensor, t: float) -> Tensor:
-    """v_k = ∂power_mean / ∂log w_k = m_k w_k^t / Σ m w^t: [..., K, B]; for t = 0, m_k."""
+    """v_k = ∂power_mean / ∂log w_k = m_k w_k^t / Σ m w^t: [..., K, B]; for t = 0, m_k.
+
+    What is below the square of the floating-point resolution is 0.
+    """
     if t == 0:
         return log_mass.exp().expand_as(log_weight)
     if t == float("inf"):
         best = log_weight.argmax(-2, keepdim=True)
         return torch.zeros_like(log_weight).scatter(-2, best, 1.0)
-    return (t * log_weight + log_mass).softmax(-2)
+    v = (t * log_weight + log_mass).softmax(-2)
+    # denormal numbers, and their products all along the backward pass, cost a CPU a hundred times the others
+    return torch.where(v < torch.finfo(v.dtype).eps ** 2, 0.0, v)
 
 
 def of_power_mean(log_weight: Tensor, log_mass: Tensor, t: float, gradient: str) -> Weights:

@@ -87,7 +87,7 @@ _memory: WeakKeyDictionary[Any, tuple[Any, dict[Any, Any]]] = WeakKeyDictionary(
 
 def _known(vae: Any, x: Tensor) -> dict[Any, Any]:
     """What was found out about a program, to be added to; anew when its modules are of other types."""
-    types = tuple(type(m) for m in vae.modules()) if isinstance(vae, nn.Module) else None
+    types = _types(vae) if isinstance(vae, nn.Module) else None
     try:
         known = _memory.get(vae)
     except TypeError:  # a program that is not hashable or takes no weak reference is looked at each time
@@ -97,6 +97,16 @@ def _known(vae: Any, x: Tensor) -> dict[Any, Any]:
         if not isinstance(x, FakeTensor):  # without values there is nothing to compare
             _memory[vae] = known
     return known[1]
+
+
+def _types(vae: nn.Module) -> list[type]:
+    """The types of all modules; `modules()` takes longer than the networks of a small program."""
+    found, rest = [], [vae]
+    while rest:
+        module = rest.pop()
+        found.append(type(module))
+        rest.extend(m for m in module._modules.values() if m is not None)
+    return found
 
 
 def densities(

@@ -307,6 +307,7 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
     places = {particle: particles, data: rows} | {f.dim: f.size for f in others}
     sizes = {d: size for d, size in places.items() if d is not None}  # particles and data first
     mask, event_dim = site["mask"], site["fn"].event_dim
+    in_order = list(sizes) == list(range(-len(sizes), 0))
     if data is not None and site["is_observed"] and family(site["fn"]) != "Unit":  # a pyro.factor observes nothing
         got, event = list(site["value"].shape), list(site["fn"].event_shape)
         if len(got) < event_dim - data or got[data - event_dim] != rows:
@@ -322,14 +323,17 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
         wanted = [1] * max(t.dim() - event_dim, *(-d for d in sizes), 0)
         for d, size in sizes.items():
             wanted[d] = size
-        t = t.expand(wanted + event).movedim([d - event_dim for d in sizes], list(range(len(sizes))))
-        t = t.reshape([*sizes.values(), *event])  # without dimensions that are in no plate, of size 1
+        if not in_order or list(t.shape) != wanted + event:
+            t = t.expand(wanted + event).movedim([d - event_dim for d in sizes], list(range(len(sizes))))
+            t = t.reshape([*sizes.values(), *event])  # without dimensions that are in no plate, of size 1
         if particle is not None:
             return t
-        return t.expand(particles, *t.shape) if data is None else t.unflatten(0, (particles, batch))
+        if data is None:
+            return t.expand(particles, *t.shape)
+        return t[None] if particles == 1 else t.unflatten(0, (particles, batch))
 
     def reduce(t: Tensor) -> Tensor:
-        t = scale_and_mask(t, 1.0, mask)
+        t = t if mask is None else scale_and_mask(t, 1.0, mask)
         stray = [d for d in range(-t.dim(), 0) if t.shape[d] > 1 and d not in sizes]
         if stray:
             raise ValueError(

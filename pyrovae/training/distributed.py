@@ -38,6 +38,7 @@ class Crew:
     """
 
     rank, size = 0, 1
+    capturable = True  # whether the step may be a captured graph
     order: torch.Generator | None = None
 
     def __init__(self, device: torch.device, seed: int) -> None:
@@ -59,19 +60,26 @@ class Crew:
 
     # A step
 
-    def set_up(self, vae: Any, objective: Objective) -> Callable[[Tensor], Estimate]:
-        """Equal starts on all ranks. Returns x -> objective(vae, x), to be used in place of the objective."""
-        return lambda x: objective(vae, x)
+    def set_up(self, vae: Any, objective: Objective, autocast: bool = False) -> None:
+        """Equal starts on all ranks; to be called before the optimiser is made."""
+        self.vae, self.objective, self.autocast = vae, objective, autocast
 
-    def backward(self, loss: Tensor, weight: float) -> None:
-        """Gradients of the mean over the whole batch, from the mean over this rank's share of it."""
-        loss.backward()
+    def step(self, gradient: Callable[[], Tensor], x: Tensor, weight: float) -> Tensor:
+        """The gradient of the mean over the whole batch, in .grad of the parameters.
 
-    def remember(self) -> None:
-        """To be called before a step whose forward pass is not that of `set_up` (a captured graph)."""
+        Args:
+            gradient: puts that of the mean over x into .grad, and returns the sum of the bounds.
+            x: this rank's share of the batch.
+            weight: of the share.
 
-    def average(self, weight: float) -> None:
-        """What `backward` does after the backward pass, for gradients that are there already (a captured graph)."""
+        Returns:
+            The sum of the bounds of this rank's share.
+        """
+        return gradient()
+
+    def estimate(self, x: Tensor) -> Estimate:
+        """The objective without gradient."""
+        return self.objective(self.vae, x)
 
     def listen(self, step: int = 0) -> None:
         """Raises KeyboardInterrupt on every rank at the same step, if any was interrupted."""
@@ -161,7 +169,6 @@ class Ranks(Crew):
         self.order = torch.Generator().manual_seed(seed)
         self.parameters: list[nn.Parameter] = []
         self.buffers: list[Tensor] = []
-        self.before: list[Tensor] = []
         self.interrupted = False
 
     def weight(self, n: int, batch_size: int, step: int) -> float:
@@ -178,8 +185,9 @@ class Ranks(Crew):
             with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False):
                 objective(vae, x[: max(1, rows // self.size)])
 
-    def set_up(self, vae: Any, objective: Objective) -> Callable[[Tensor], Estimate]:
+    def set_up(self, vae: Any, objective: Objective, autocast: bool = False) -> None:
         """Raises ValueError where the ranks have built different models."""
+        super().set_up(vae, objective, autocast)
         states = {**vae.state_dict(prefix="model."), **objective.state_dict(prefix="objective.")}
         shapes = {k: (tuple(v.shape), v.dtype) for k, v in states.items()}
         theirs = self.first(lambda: shapes)
@@ -191,35 +199,21 @@ class Ranks(Crew):
         self.agree(compare)
         for value in states.values():
             torch.distributed.broadcast(value.detach(), 0)
-        self._keep(vae, objective)
-        return self._estimate(vae, objective)
+        self.parameters = [p for m in (vae, objective) for p in m.parameters() if p.requires_grad]
+        self.buffers = [b for m in (vae, objective) for b in m.buffers() if b.is_floating_point()]
 
-    def _keep(self, *modules: nn.Module) -> None:
-        self.parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
-        self.buffers = [b for m in modules for b in m.buffers() if b.is_floating_point()]
+    def step(self, gradient: Callable[[], Tensor], x: Tensor, weight: float) -> Tensor:
+        """The gradient, then one all-reduce."""
+        before = [b.clone() for b in self.buffers]
+        bound = gradient()
+        self._average(before, weight)
+        return bound if weight else torch.zeros_like(bound)
 
-    def _estimate(self, vae: Any, objective: Objective) -> Callable[[Tensor], Estimate]:
-        def estimate(x: Tensor) -> Estimate:
-            if torch.is_grad_enabled():
-                self.remember()
-            return objective(vae, x)
-
-        return estimate
-
-    def remember(self) -> None:
-        """Buffers as they are on all ranks before the step."""
-        self.before = [b.clone() for b in self.buffers]
-
-    def backward(self, loss: Tensor, weight: float) -> None:
-        """Backward, then one all-reduce."""
-        loss.backward()
-        self.average(weight)
-
-    def average(self, weight: float) -> None:
+    def _average(self, before: list[Tensor], weight: float) -> None:
         """Σ_r b_r/B of the gradients, and of what was added to the buffers: whoever did not change stays bit-equal."""
         with torch.no_grad():
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-            pairs = list(zip(self.before, self.buffers, strict=True))
+            pairs = list(zip(before, self.buffers, strict=True))
             added = [torch.where(b == a, 0, b - a) for a, b in pairs]  # a mask may hold infinities
             pieces = [*grads, *added]
             flat = torch.cat([t.reshape(-1) for t in pieces])
@@ -228,7 +222,7 @@ class Ranks(Crew):
             sums = [f.view_as(t) for f, t in zip(flat.split([t.numel() for t in pieces]), pieces, strict=True)]
             for p, g in zip(self.parameters, sums, strict=False):
                 if p.grad is not None:
-                    p.grad.copy_(g)
+                    p.grad = g.to(p.dtype)  # what is there may be a view that cannot be written to
             for (a, b), d in zip(pairs, sums[len(grads) :], strict=True):
                 b.copy_(a + d)
 
@@ -333,38 +327,42 @@ class Shards(Ranks):
     and run its guide twice. What is saved is what is kept between steps.
     """
 
+    capturable = False
     module: Any = None
     hooks: list[tuple[nn.Module, str, dict[int, Any]]]
 
-    def set_up(self, vae: Any, objective: Objective) -> Callable[[Tensor], Estimate]:
-        """Shards the parameters; to be called before the optimiser is made."""
-        super().set_up(vae, objective)
+    def set_up(self, vae: Any, objective: Objective, autocast: bool = False) -> None:
+        """Shards the parameters."""
+        super().set_up(vae, objective, autocast)
         modules = [*vae.modules(), *objective.modules()]
         self.hooks = [(m, name, dict(getattr(m, name))) for m in modules for name in _HOOKS]
         self.module = self.fabric.setup_module(_Loss(vae, objective), move_to_device=False)
-        self._keep(vae, objective)
         self.parameters = []  # torch reduces their gradients
 
-        def estimate(x: Tensor) -> Estimate:
-            if torch.is_grad_enabled():
-                self.remember()
-            found = Estimate(*self.module(x))
-            if not torch.is_grad_enabled():  # a backward pass would give the memory back
-                self._inner.reshard()
-            return found
-
-        return estimate
+    def estimate(self, x: Tensor) -> Estimate:
+        """The objective, with the model put together for it."""
+        found = Estimate(*self.module(x))
+        if not torch.is_grad_enabled():  # a backward pass would take it apart
+            self._inner.reshard()
+        return found
 
     @property
     def _inner(self) -> Any:
         """The sharded module inside Fabric's."""
         return self.module._forward_module
 
-    def backward(self, loss: Tensor, weight: float) -> None:
-        """torch takes the plain mean over ranks."""
-        (loss * (weight * self.size)).backward()
+    def step(self, gradient: Callable[[], Tensor], x: Tensor, weight: float) -> Tensor:
+        """A forward and a backward pass of its own; torch takes the plain mean over ranks."""
+        before = [b.clone() for b in self.buffers]
+        for p in self.module.parameters():
+            p.grad = None
+        with torch.autocast(x.device.type, torch.bfloat16) if self.autocast else nullcontext():
+            found = self.estimate(x)
+        (-found.surrogate.mean() * (weight * self.size)).backward()
         if self.buffers:
-            self.average(weight)
+            self._average(before, weight)
+        bound = found.bound.sum()
+        return bound if weight else torch.zeros_like(bound)
 
     @contextmanager
     def whole(self) -> Generator[None]:

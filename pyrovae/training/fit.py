@@ -6,8 +6,8 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..data import Dataset, from_arrays
-from ..objectives import Estimate, Objective, PyroELBO
+from ..objectives import Objective, PyroELBO
 from ..program import densities, evaluating, home, seeded
 from ..progress import bar as progress_bar
+from .compile import Compile, Step, choose_level
 from .distributed import Crew
 from .launch import find_crew
 from .run_folder import RunFolder, put_weights, save, write_model
@@ -95,6 +96,7 @@ def fit(
     patience: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    compile: Compile = "auto",
     precision: str = "float32",
     devices: int | None = None,
     strategy: str = "ddp",
@@ -120,6 +122,10 @@ def fit(
         patience: stop after so many epochs without a better validation bound, and restore the best weights.
         seed: of everything drawn; on a CPU two runs with one seed are bit-equal. The caller's stream is untouched.
         device: "auto" (cuda, then mps, then cpu) or a torch device.
+        compile: "never" runs each step as the Python that it is; "always" captures it as a graph of operations, checks
+            that against the Python, and compiles it, which takes up to 20 seconds and on a C++ compiler on a CPU;
+            "auto" goes as far as the number of steps repays. What cannot be captured stays in Python, with one line
+            (of the logger "pyrovae") that says why.
         precision: "float32", or "bfloat16" for the networks under autocast (densities stay in full precision).
         devices: processes on each node, one a device, that share every batch (extra "fabric"; `docs/scaling.md`). None
             is one, or what torchrun has started. A script is run again by each of them, and `fit` is where they meet.
@@ -150,7 +156,9 @@ def fit(
     data = data if isinstance(data, Dataset) else from_arrays(data, validation_size=0)
     objective = copy.deepcopy(as_objective(objective))  # a schedule or a baseline belongs to one run
     rate_at = find_schedule(schedule)
-    check_settings(vae, data, objective, epochs, batch_size, learning_rate, clip, patience, precision, run_dir, resume)
+    check_settings(
+        vae, data, objective, epochs, batch_size, learning_rate, clip, patience, compile, precision, run_dir, resume
+    )
     crew = find_crew(device, devices, strategy, nodes, seed)
     where = crew.device
     folder = RunFolder(run_dir) if run_dir is not None and crew.main else None
@@ -163,12 +171,12 @@ def fit(
         flops = crew.agree(lambda: check_data(vae, objective, data, batch_size, where))
         crew.agree(lambda: crew.check_shares(vae, objective, data, batch_size))
         objective.load_state_dict(before, strict=False)  # a running mean starts with the first step
-    estimate = crew.set_up(vae, objective)
-    parameters = [p for p in (*vae.parameters(), *objective.parameters()) if p.requires_grad]
-    if not parameters:
+    crew.set_up(vae, objective, autocast=precision == "bfloat16")
+    gradient = Step(vae, objective, where, autocast=precision == "bfloat16")
+    if not gradient.parameters:
         raise ValueError(f"{type(vae).__name__} has no parameters to train")
     make = optimizer or (lambda p: torch.optim.Adam(p, lr=learning_rate, fused=True))
-    loop = _Loop(vae, objective, make(parameters), data, batch_size, epochs, rate_at, clip, crew, estimate, precision)
+    loop = _Loop(vae, objective, gradient, make(gradient.parameters), data, batch_size, epochs, rate_at, clip, crew)
     so_far, interrupted = _Progress(), False
     threads = fitting_threads(flops // crew.size, where)
     with seeded(crew.seed, where), pyro.validation_enabled(False), threads, crew.listening():
@@ -176,6 +184,7 @@ def fit(
             so_far = loop.restore(crew.first(lambda: RunFolder(run_dir or "").read_state()))
             if so_far.epoch > epochs:
                 raise ValueError(f"the run to resume has {so_far.epoch} epochs behind it, more than epochs={epochs}")
+        loop.prepare(compile, flops // crew.size, seed)
         last_good = loop.capture()
         kept = crew.gathered(last_good | {"progress": vars(so_far)}) if run_dir is not None else {}
         if folder:  # from here on the folder can be loaded and resumed, whatever happens
@@ -224,6 +233,7 @@ class _Loop:
         self,
         vae: Any,
         objective: Objective,
+        gradient: Step,
         optimizer: torch.optim.Optimizer,
         data: Dataset,
         batch_size: int,
@@ -231,16 +241,21 @@ class _Loop:
         rate_at: Schedule,
         clip: float | None,
         crew: Crew,
-        estimate: Callable[[Tensor], Estimate],
-        precision: str,
     ) -> None:
-        self.vae, self.objective, self.optimizer = vae, objective, optimizer
+        self.vae, self.objective, self.gradient, self.optimizer = vae, objective, gradient, optimizer
         self.data, self.batch_size, self.epochs = data, batch_size, epochs
-        self.rate_at, self.clip, self.crew, self.estimate, self.device = rate_at, clip, crew, estimate, crew.device
-        self.autocast = precision == "bfloat16"
+        self.rate_at, self.clip, self.crew, self.device = rate_at, clip, crew, crew.device
         self.rates = [g["lr"] for g in optimizer.param_groups]
         self.steps = -(-data.size("train") // batch_size)
         self.dtype = home(vae)[1]
+
+    def prepare(self, compile: Compile, flops: int, seed: int) -> None:
+        """Choose how the steps of the whole run are to be run, and make them ready; random numbers are untouched."""
+        allowed = compile if self.crew.capturable else "never"
+        level = choose_level(allowed, self.epochs * self.steps, flops)
+        self.vae.train()
+        with seeded(seed, self.device):
+            self.gradient.prepare(level, next(self.batches("train", shuffle=False)))
 
     def train_and_validate(self, epoch: int, seed: int, bar: Any) -> dict[str, Any]:
         """One epoch, as a row of the history."""
@@ -262,26 +277,22 @@ class _Loop:
     def epoch(self, epoch: int, bar: Any = None, watch: bool = False) -> float:
         """One pass over the training data; the mean bound. Nothing is read back from the device before its end."""
         self.vae.train()
+        self.gradient.look()
         total = torch.zeros((), device=self.device)
         n = self.data.size("train")
         for step, x in enumerate(self.batches("train", shuffle=True)):
             weight = self.crew.weight(n, self.batch_size, step)
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * self.rate_at((epoch + step / self.steps) / self.epochs)
-            with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
-                estimate = self.estimate(x)
-            loss = -estimate.surrogate.mean()
-            self.optimizer.zero_grad()
-            self.crew.backward(loss, weight)
+            bound = self.crew.step(partial(self.gradient, x), x, weight)
             if self.clip is not None:
                 for module in (self.vae, self.objective):  # a baseline's gradient is no part of the model's norm
                     nn.utils.clip_grad_norm_([p for p in module.parameters() if p.grad is not None], self.clip)
             if watch:
-                self.look(x, estimate.bound, epoch, step)
+                self.look(x, bound, epoch, step)
             self.optimizer.step()
             self.objective.advance(1 / self.steps)
-            if weight:
-                total += estimate.bound.sum()
+            total += bound
             self.crew.listen(step)
             if bar is not None:
                 bar.update()
@@ -301,7 +312,7 @@ class _Loop:
         n = self.data.size("validation")
         with evaluating(self.vae), seeded(seed, self.device):
             for step, x in enumerate(self.batches("validation", shuffle=False)):
-                bound = self.estimate(x).bound
+                bound = self.crew.estimate(x).bound
                 if self.crew.weight(n, self.batch_size, step):
                     total += bound.sum()
         return float(self.crew.total(total)) / n

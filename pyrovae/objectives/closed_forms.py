@@ -1,0 +1,53 @@
+"""KL divergences in closed form: torch's, and that of normals with its gradient written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions.util import sum_rightmost
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from ..program import unwrapped
+
+
+class _NormalKL(torch.autograd.Function):
+    """KL(𝒩(m, s²) ‖ 𝒩(n, t²)) = ½ (r² + d² − 1) − log r with r = s / t and d = (m − n) / t.
+
+    One node of a backward pass in the place of twenty, each of which costs more than its arithmetic.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(m: Tensor, s: Tensor, n: Tensor, t: Tensor) -> Tensor:
+        r, d = s / t, (m - n) / t
+        return 0.5 * (r * r + d * d - 1) - r.log()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        m, s, n, t = ctx.saved_tensors
+        r, d, g = s / t, (m - n) / t, grads[0] / t
+        by_m = g * d
+        by_n = -by_m if ctx.needs_input_grad[2] else None
+        by_t = g * (1 - r * r - d * d) if ctx.needs_input_grad[3] else None
+        return by_m, g * (r - 1 / r), by_n, by_t
+
+
+def closed_kl(q: Any, p: Any) -> Tensor:
+    """KL(q ‖ p) over the batch shape of two distributions, in nats. Raises NotImplementedError where torch has none."""
+    a, b = unwrapped(q), unwrapped(p)
+    alike = a.batch_shape == b.batch_shape == q.batch_shape + q.event_shape and q.event_dim == p.event_dim
+    if not (alike and _normal(a) and _normal(b)):
+        return kl_divergence(q, p)
+    each = _NormalKL.apply(a.loc, a.scale, b.loc, b.scale)
+    return sum_rightmost(each, q.event_dim)
+
+
+def _normal(distribution: Any) -> bool:
+    return isinstance(distribution, Normal) and type(distribution).log_prob is Normal.log_prob
