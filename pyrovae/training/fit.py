@@ -18,11 +18,12 @@ from torch import Tensor
 from ..data import Dataset, from_arrays
 from ..objectives import Objective, PyroELBO
 from ..program import densities, evaluating, home, seeded
+from ..program.compile import Compile, choose_level
 from ..progress import bar as progress_bar
-from .compile import Compile, Step, choose_level
 from .run_folder import RunFolder, put_weights, save
 from .schedules import Schedule, find_schedule
 from .settings import as_objective, check_data, check_settings, find_device, fitting_threads
+from .step import Step
 
 
 @dataclass
@@ -158,7 +159,7 @@ def fit(
         before = _copied(objective.state_dict())
         flops = check_data(vae, objective, data, batch_size, where)
         objective.load_state_dict(before, strict=False)  # a running mean starts with the first step
-    gradient = Step(vae, objective, where, autocast=precision == "bfloat16")
+    gradient = Step(vae, objective, autocast=precision == "bfloat16")
     if not gradient.parameters:
         raise ValueError(f"{type(vae).__name__} has no parameters to train")
     make = optimizer or (lambda p: torch.optim.Adam(p, lr=learning_rate, fused=True))
@@ -229,7 +230,7 @@ class _Loop:
 
     def prepare(self, compile: Compile, flops: int, seed: int) -> None:
         """Choose how the steps of the whole run are to be run, and make them ready; random numbers are untouched."""
-        level = choose_level(compile, self.epochs * self.steps, flops)
+        level = choose_level(compile, self.epochs * self.steps, 3 * flops)  # forward, and twice backward
         self.vae.train()
         with seeded(seed, self.device):
             self.gradient.prepare(level, next(self.batches("train", shuffle=False)))
@@ -251,12 +252,11 @@ class _Loop:
     def epoch(self, epoch: int, bar: Any = None, watch: bool = False) -> float:
         """One pass over the training data; the mean bound. Nothing is read back from the device before its end."""
         self.vae.train()
-        self.gradient.look()
         total = torch.zeros((), device=self.device)
         for step, x in enumerate(self.batches("train", shuffle=True)):
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * self.rate_at((epoch + step / self.steps) / self.epochs)
-            bound = self.gradient(x)
+            bound = self.gradient(x, begin=step == 0)
             if self.clip is not None:
                 for module in (self.vae, self.objective):  # a baseline's gradient is no part of the model's norm
                     nn.utils.clip_grad_norm_([p for p in module.parameters() if p.grad is not None], self.clip)

@@ -17,7 +17,7 @@ from ..data import Dataset
 from ..objectives import ELBO, Estimate, Objective, PyroELBO
 from ..program import densities, evaluating, home
 from ..program.checks import check_support
-from .compile import COMPILE
+from ..program.compile import check_compile
 
 SMALL = 10**8  # operations of a forward pass, about a millisecond of one core
 
@@ -78,8 +78,7 @@ def check_settings(
     for name, value in {"learning_rate": learning_rate, "clip": 1.0 if clip is None else clip}.items():
         if not value > 0:
             raise ValueError(f"fit expects {name} above 0, got {value}")
-    if compile not in COMPILE:
-        raise ValueError(f"unknown compile {compile!r}; {nearest(str(compile), COMPILE)}")
+    check_compile(compile)
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"unknown precision {precision!r}; {nearest(precision, ['float32', 'bfloat16'])}")
     if patience is not None and not data.size("validation"):
