@@ -10,10 +10,10 @@ import pyro
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..program import Densities, Site, check_particles, densities, evaluating, home, seeded
 from ..program.compile import Compile, Fast, check_compile, choose_level
+from ..program.modes import counting
 from ..progress import bar as progress_bar
 from .arguments import check_data
 
@@ -178,7 +178,7 @@ def _fast(function: Any, vae: Any, batch: Tensor, compile: Compile, times: int) 
     """The function as it is, or made fast where it is called often enough."""
     if not isinstance(vae, nn.Module) or compile == "never" or (compile == "auto" and times < _FEW):
         return function
-    with seeded(0, batch.device), FlopCounterMode(display=False) as counter:
+    with seeded(0, batch.device), counting() as counter:
         function(batch)
     level = choose_level(compile, times, counter.get_total_flops(), "the evaluation")
     return Fast(function, (vae,), batch, level, "the evaluation")

@@ -22,7 +22,7 @@ from ..program.compile import Compile, choose_level
 from ..progress import bar as progress_bar
 from .run_folder import RunFolder, put_weights, save
 from .schedules import Schedule, find_schedule
-from .settings import as_objective, check_data, check_settings, find_device, fitting_threads
+from .settings import as_objective, check_data, check_settings, find_device, machine
 from .step import Step
 
 
@@ -95,7 +95,7 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     compile: Compile = "auto",
-    precision: str = "float32",
+    precision: str = "auto",
     run_dir: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -121,7 +121,8 @@ def fit(
             that against the Python, and compiles it, which takes up to 20 seconds and on a C++ compiler on a CPU;
             "auto" goes as far as the number of steps repays. What cannot be captured stays in Python, with one line
             (of the logger "pyrovae") that says why.
-        precision: "float32", or "bfloat16" for the networks under autocast (densities stay in full precision).
+        precision: "float32"; "bfloat16" for the networks under autocast (densities stay in full precision); "auto" is
+            float32, with the matrix products in TF32 on CUDA.
         run_dir: a folder to keep the run in; each finished epoch can be resumed from.
         resume: go on from the last finished epoch in run_dir; on a CPU bit-equal to a run that was never stopped.
         progress: show a progress bar.
@@ -165,7 +166,7 @@ def fit(
     make = optimizer or (lambda p: torch.optim.Adam(p, lr=learning_rate, fused=True))
     loop = _Loop(vae, objective, gradient, make(gradient.parameters), data, batch_size, epochs, rate_at, clip, where)
     so_far, interrupted = _Progress(), False
-    with seeded(seed, where), pyro.validation_enabled(False), fitting_threads(flops, where):
+    with seeded(seed, where), pyro.validation_enabled(False), machine(flops, where, precision):
         if resume and folder:
             so_far = loop.restore(folder.read_state())
             if so_far.epoch > epochs:
