@@ -67,7 +67,8 @@ def main() -> None:
         print(f"## {name}: {report.titled(case)}\n\n{report.of_case(case, measured[name])}", flush=True)
         if given.output:
             write(given.output, known, measured, cases, given.smoke)
-    print(report.table(["", "wanted", "measured", ""], report.bars.rows(measured)))
+    if found := report.bars.rows(measured):
+        print(report.table(["", "wanted", "measured", ""], found))
 
 
 PROTOCOL = """
