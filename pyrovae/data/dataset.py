@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..config import nearest
-from .binarise import SPLITS, fixed_draw, to_float
+from .binarise import SPLITS, fixed_draw, fresh_draw, thresholded, to_float
 
 RESIDENT_BYTES = 2**31  # a larger split stays where it is, and its batches travel
 
@@ -107,16 +107,17 @@ class Dataset:
     ) -> Iterator[Tensor]:
         for start in range(0, len(source), size):
             rows = slice(start, start + size) if order is None else order[start : start + size]
-            yield self._ready(source[rows].to(device), fixed)
+            batch = source[rows] if isinstance(rows, slice) else source.index_select(0, rows)
+            yield self._ready(batch.to(device), fixed)
 
     def _ready(self, rows: Tensor, fixed: bool) -> Tensor:
         """Rows of a fixed draw, or stored rows, as x: float32 [B, *event]."""
         if fixed:
             return to_float(rows, 1)
+        if self.binarise == "dynamic":
+            return fresh_draw(rows, self.scale)
         x = to_float(rows, self.scale)
-        if self.binarise == "threshold":
-            return (x > self.threshold).to(torch.float32)
-        return torch.bernoulli(x) if self.binarise == "dynamic" else x
+        return thresholded(x, self.threshold) if self.binarise == "threshold" else x
 
     def _whole(self, split: str) -> Tensor:
         return self._ready(self._resident(split, self._is_drawn, torch.device("cpu")), self._is_drawn)
