@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import Raw, as_array, as_labels, as_tensor
+from .arrays import Raw, as_array, as_labels, as_tensor, is_mapped
 
 IMAGES = (".png", ".jpg", ".jpeg")
 _SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
@@ -67,7 +67,9 @@ def read_npy(path: Path) -> Raw:
     """One array [N, *event], left in the file: its last tenth is the test split."""
     array = _images(as_array(_open(path, path, mmap_mode="c"), path.stem, "train"))  # "c": writable, never written back
     origin = {"train": f"file {path.resolve()}"}
-    return Raw(path.stem, {"train": as_tensor(array)}, mapped=True, test_fraction=0.1, origin=origin)
+    x = as_tensor(array)
+    in_files = frozenset(["train"] if is_mapped(array, x) else [])
+    return Raw(path.stem, {"train": x}, mapped=True, in_files=in_files, test_fraction=0.1, origin=origin)
 
 
 def _open(path: Path, file: Any, **how: Any) -> Any:
