@@ -546,11 +546,11 @@ def test_omniglot_is_decoded_once_with_ink_as_one(tmp_path, monkeypatch):
     assert torch.all(d.train[..., 16:] == 0)
     assert d.labels["test"].tolist() == [0, 1, 2]
     assert not list(tmp_path.glob("*.part"))
-    monkeypatch.setattr(sources, "decode_all", None)  # a second call decodes nothing
+    monkeypatch.setattr(sources, "decode_into", None)  # a second call decodes nothing
     assert torch.equal(data.load("omniglot", root=tmp_path, validation=0).train, d.train)
     damaged = tmp_path / "omniglot_train_1x28x28.npy"
     damaged.write_bytes(damaged.read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"cannot be read.*Delete them and load again"):
+    with pytest.raises(ValueError, match=r"cannot be read.*Delete it and load again"):
         data.load("omniglot", root=tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Loading: what lies in a file gives the batches that memory gives, threads end."""
+"""Loading: what lies in a file gives the batches that memory gives, threads end, decoded folders are kept whole."""
 
 import gc
 import os
@@ -12,9 +12,10 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pyrovae import data
-from pyrovae.data import dataset, reading
+from pyrovae.data import dataset, files, reading
 
 needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="needs POSIX signals")
 
@@ -205,3 +206,119 @@ def test_the_interpreter_exits_while_a_thread_reads_ahead(how, code, tmp_path):
         assert not errors
     finally:
         process.kill()
+
+
+# Folders of images
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """30 images in three classes; the first pixel tells the class, the second the image."""
+    rng = np.random.default_rng(0)
+    for i in range(30):
+        x = rng.integers(0, 256, (6, 5), dtype=np.uint8)
+        x[0, :2] = i // 10, i
+        path = tmp_path / "images" / "abc"[i // 10] / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x).save(path)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Every folder is a large one, and is kept here."""
+    monkeypatch.setattr(files, "DECODED_BYTES", 0)
+    return tmp_path / "cache"
+
+
+def contents(d):
+    return sorted(x.numpy().tobytes() for split in d.stored.values() for x in split)
+
+
+def test_a_large_folder_is_decoded_once(folder, cache, monkeypatch):
+    d = data.load(folder, root=cache)
+    assert d.mapped == {"train", "validation", "test"}
+    assert [d.size(s) for s in ("train", "validation", "test")] == [25, 2, 3]
+    for split, x in d.stored.items():
+        assert x[:, 0, 0, 0].tolist() == d.labels[split].tolist()
+    assert d.stored["train"][:, 0, 0, 1].tolist() != sorted(d.stored["train"][:, 0, 0, 1].tolist())
+    kept = list(cache.iterdir())
+    assert len(kept) == 1
+    assert str(kept[0]) in d.protocol["origin"]["train"]
+    monkeypatch.setattr(files, "decode_all", None)
+    monkeypatch.setattr(files, "_headers", None)
+    again = data.load(folder, root=cache, seed=1)
+    assert all(torch.equal(again.stored[s], d.stored[s]) for s in d.stored)
+    monkeypatch.undo()
+    small = data.load(folder, root=cache.parent / "elsewhere")
+    assert contents(small) == contents(d)
+    assert small.mapped == frozenset()
+    assert not (cache.parent / "elsewhere").exists()
+
+
+def test_a_large_folder_with_splits(folder, cache):
+    for split in ("train", "val"):
+        (folder / split).mkdir()
+        for cls in "abc":
+            (folder / split / cls).mkdir()
+    for path in list(folder.glob("[abc]/*.png")):
+        path.rename(folder / ("val" if int(path.stem) % 5 == 0 else "train") / path.relative_to(folder))
+    d = data.load(folder, root=cache)
+    assert [d.size(s) for s in ("train", "validation", "test")] == [22, 6, 2]
+    assert d.stored["validation"][:, 0, 0, 1].tolist() == [0, 5, 10, 15, 20, 25]
+    for split, x in d.stored.items():
+        assert x[:, 0, 0, 0].tolist() == d.labels[split].tolist()
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "written anew", "touched", "renamed"])
+def test_a_folder_that_changed_is_decoded_again(change, folder, cache):
+    data.load(folder, root=cache)
+    before = {p.name for p in cache.iterdir()}
+    one = folder / "a" / "00.png"
+    other = np.full((6, 5), 9, dtype=np.uint8)
+    if change == "added":
+        Image.fromarray(other).save(folder / "a" / "zz.png")
+    elif change == "removed":
+        one.unlink()
+    elif change == "written anew":
+        Image.fromarray(other).save(one)
+    elif change == "touched":
+        os.utime(one, (1, 1))
+    else:
+        one.rename(folder / "b" / "00.png")
+    d = data.load(folder, root=cache)
+    after = {p.name for p in cache.iterdir()}
+    assert len(after) == 1
+    assert not after & before
+    assert len(contents(d)) == {"added": 31, "removed": 29}.get(change, 30)
+    assert (other.tobytes() in contents(d)) == (change in ("added", "written anew"))
+
+
+def test_folders_do_not_share_what_is_kept(folder, cache):
+    data.load(folder / "a", root=cache)
+    data.load(folder / "b", root=cache)
+    assert len(list(cache.iterdir())) == 2
+    assert data.load(folder / "a", root=cache).stored["train"][:, 0, 0, 0].unique().tolist() == [0]
+
+
+def test_a_folder_is_kept_whole_or_not_at_all(folder, cache):
+    (folder / "c" / "29.png").write_bytes((folder / "c" / "29.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"29.png' cannot be read"):
+        data.load(folder, root=cache)
+    assert not list(cache.iterdir())
+
+
+def test_a_damaged_file_of_decoded_images_is_named(folder, cache):
+    data.load(folder, root=cache)
+    (kept,) = cache.iterdir()
+    kept.write_bytes(kept.read_bytes()[:300])
+    with pytest.raises(ValueError, match=rf"the decoded .*{kept.name} cannot be read.*Delete it and load again"):
+        data.load(folder, root=cache)
+
+
+def test_a_full_disk_is_named_before_anything_is_written(folder, cache, monkeypatch):
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(10))
+    with pytest.raises(OSError, match=r"needs 0.00 GB and the disk has 0.00 GB left. Free some, or set PYROVAE_DATA"):
+        data.load(folder, root=cache)
+    assert not list(cache.iterdir())
