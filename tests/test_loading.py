@@ -20,6 +20,11 @@ from pyrovae.data import dataset, files, reading
 needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="needs POSIX signals")
 
 
+@pytest.fixture(autouse=True)
+def every_file_is_large(monkeypatch):
+    monkeypatch.setattr(dataset, "AHEAD_BYTES", 0)
+
+
 def threads():
     return [t for t in threading.enumerate() if t.name.startswith("pyrovae-read-ahead") and t.is_alive()]
 
@@ -96,6 +101,16 @@ def test_only_a_file_is_read_ahead_and_only_from_the_second_batch_on(tmp_path):
     assert not threads()
     next(batches)
     assert len(threads()) == 1
+    batches.close()
+    assert wait_for_threads_to_end()
+
+
+def test_a_small_file_is_not_read_ahead(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    disk, _ = on_disk_and_in_memory(tmp_path, "bytes")
+    assert disk.mapped
+    monkeypatch.setattr(dataset, "read_ahead", None)
+    list(disk.batches("train", 64, shuffle=True))
 
 
 def test_an_array_that_is_copied_is_no_file(tmp_path):
@@ -175,6 +190,7 @@ def test_rows_that_are_announced_are_whole_and_start_at_a_page(monkeypatch):
 SCRIPT = """
 import sys, time, numpy as np, torch
 from pyrovae import data
+data.dataset.AHEAD_BYTES = 0
 d = data.load(sys.argv[1])
 batches = d.batches("train", 8, shuffle=True)
 next(batches), next(batches)

@@ -15,6 +15,7 @@ from .binarise import SPLITS, fixed_draw, fresh_draw, thresholded, to_float
 from .reading import exceeds_memory, fetch, gather, read_ahead
 
 RESIDENT_BYTES = 2**31  # a larger split stays where it is, and its batches travel
+AHEAD_BYTES = 2**28  # a file of less is in memory after one short pass, where a thread gains nothing
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,7 +91,7 @@ class Dataset:
         Shuffling draws one permutation from torch's global generator, which the caller seeds. Batches are gathered
         from the stored bytes and converted on the device. Under dynamic binarisation each training batch is a
         fresh draw, and the other splits keep one fixed draw, so that their figures compare between epochs. What lies
-        in a file, or in memory that the device does not share, is read ahead by a thread, which draws nothing.
+        in a large file, or in memory that the device does not share, is read ahead by a thread, which draws nothing.
 
         Raises ValueError for an absent or unknown split and for a batch size below 1, and RuntimeError, at the batch
         where it happens, for what cannot be read.
@@ -108,7 +109,7 @@ class Dataset:
         order = torch.randperm(n).to(source.device) if shuffle else None
         slices = (slice(start, start + batch_size) for start in range(0, n, batch_size))
         keys = slices if order is None else (order[rows] for rows in slices)
-        on_disk = split in self.mapped and not fixed
+        on_disk = split in self.mapped and not fixed and source.numel() * source.element_size() >= AHEAD_BYTES
         if source.device.type == "cpu" and (on_disk or device.type != "cpu"):
             advise = on_disk and exceeds_memory(source)
             read = partial(fetch, source, pin=device.type == "cuda", advise=advise)

@@ -225,7 +225,11 @@ def _headers(files: Sequence[Path]) -> tuple[tuple[int, int], str]:
 
 
 def decode_all(
-    files: Sequence[Path], decode: Callable[[Path], np.ndarray], shape: tuple[int, ...], out: np.ndarray | None = None
+    files: Sequence[Path],
+    decode: Callable[[Path], np.ndarray],
+    shape: tuple[int, ...],
+    out: np.ndarray | None = None,
+    threads: int | None = None,
 ) -> np.ndarray:
     """Each file through `decode`, once and by a pool of threads, as uint8 [N, *shape], into `out` where it is given."""
     from tqdm import tqdm
@@ -245,7 +249,7 @@ def decode_all(
 
     chunks = [range(i, min(i + _CHUNK, len(files))) for i in range(0, len(files), _CHUNK)]
     with (
-        ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool,
+        ThreadPoolExecutor(threads or min(16, os.cpu_count() or 1)) as pool,
         tqdm(desc="decoding", total=len(files), leave=False, disable=out is None) as bar,
     ):
         for done in pool.map(put_all, chunks):
