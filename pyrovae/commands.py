@@ -19,6 +19,7 @@ from .lab.contenders import USUAL, contenders, split_objectives
 from .lab.evidence import check_reference
 from .options import COMPARE, EVENT_SHAPE, Parser, model_options, read_compare, read_run, read_train
 from .program import seeded
+from .program.compile import COMPILE, Compile
 from .training import Fit, RunFolder, fit, load, save
 from .training.launch import find_crew
 from .training.settings import find_device
@@ -67,7 +68,7 @@ def train(words: list[str]) -> int:
         return 130
     try:
         held_out = next(s for s in ("test", "validation", "train") if data.size(s))
-        report(vae, data, folder, particles, 0, held_out, run)
+        report(vae, data, folder, particles, 0, held_out, run, settings["compile"])
         figures(vae, data, run, folder)
     except KeyboardInterrupt:
         print(f"\nstopped after the training; its figures: pyrovae evaluate {folder.path}")
@@ -96,12 +97,13 @@ def evaluate(words: list[str]) -> int:
         parser.add_argument("--split", choices=["test", "validation", "train"], default="test")
         parser.add_argument("--seed", type=int, default=0, help="of the draws")
         parser.add_argument("--device", default="auto")
+        parser.add_argument("--compile", choices=COMPILE, default="auto", help="as in pyrovae train")
 
     settings = read_run("evaluate", words, add)
     folder = RunFolder(settings["run"])
     vae = load(folder.path).to(find_device(settings["device"]))
     data = load_data(folder.read_config())
-    report(vae, data, folder, settings["particles"], settings["seed"], settings["split"])
+    report(vae, data, folder, settings["particles"], settings["seed"], settings["split"], compile=settings["compile"])
     print(f"run folder: {folder.path}")
     return 0
 
@@ -221,13 +223,20 @@ def build_model(settings: dict[str, Any], data: Dataset) -> Any:
 
 
 def report(
-    vae: Any, data: Dataset, folder: RunFolder, particles: int, seed: int, split: str, run: Fit | None = None
+    vae: Any,
+    data: Dataset,
+    folder: RunFolder,
+    particles: int,
+    seed: int,
+    split: str,
+    run: Fit | None = None,
+    compile: Compile = "auto",
 ) -> None:
     """Evaluate on a split, keep metrics.json, print the table."""
     x: Tensor | None = getattr(data, split)
     if x is None:
         raise ValueError(f"{data.name} has no {split} data to evaluate on; its splits: {_sizes(data)}")
-    ev = evaluation.evaluate(vae, x, particles, seed, progress=True)
+    ev = evaluation.evaluate(vae, x, particles, seed, progress=True, compile=compile)
     figures = ev.to_dict() | {"protocol": data.protocol}
     metrics = {split: figures}
     if run is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -68,6 +69,11 @@ class _BernoulliLogProb(torch.autograd.Function):
         return by_logits, logits * grad if ctx.needs_input_grad[1] else None
 
 
+_BernoulliLogProb.forward.__dict__["__signature__"] = inspect.signature(
+    _BernoulliLogProb.forward
+)  # else found in every call
+
+
 class _Bernoulli(dist.Bernoulli):
     """torch's distribution with a faster density."""
 
@@ -75,7 +81,7 @@ class _Bernoulli(dist.Bernoulli):
         if self._validate_args:
             self._validate_sample(value)
         logits = self.logits
-        if value.requires_grad or logits.shape != torch.broadcast_shapes(logits.shape, value.shape):
+        if value.requires_grad or logits.shape[logits.dim() - value.dim() :] != value.shape:
             logits, value = torch.broadcast_tensors(logits, value)
         return _BernoulliLogProb.apply(logits, value)
 

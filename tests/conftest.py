@@ -21,7 +21,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import pyrovae as pv
 from pyrovae import likelihoods, posteriors, priors
 from pyrovae.networks import pair
-from pyrovae.training.compile import Step
+from pyrovae.program.capture import capture
+from pyrovae.training.step import Step
 
 F64 = torch.float64
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
@@ -270,7 +271,7 @@ def z_test(draws: Tensor, exact: Tensor, failure_rate: float = 1e-6) -> None:
 def check_trace(vae: Any, objective: Any, x: Tensor) -> None:
     """The step is captured whole, reads nothing back, and gives what it gives in Python, at equal noise."""
     objective(vae, x)  # a baseline takes its size from the first batch
-    step = Step(vae, objective, x.device)
+    step = Step(vae, objective)
     state = [b for m in (vae, objective) for b in m.buffers()]
     before = [b.clone() for b in state]
 
@@ -281,7 +282,7 @@ def check_trace(vae: Any, objective: Any, x: Tensor) -> None:
         return [*function(x), *(b.clone() for b in state), torch.rand(())]
 
     with pyro.validation_enabled(False):
-        graph = step.capture(x)
+        graph = capture(step._traced, (vae, objective), x)
         assert "_local_scalar_dense" not in graph.code
         for seed in (5, 6):
             for a, b in zip(results(step.python, seed), results(graph, seed), strict=True):

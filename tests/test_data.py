@@ -11,10 +11,11 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from pyrovae import data
 from pyrovae.data import arrays, dataset, files, sources
+from pyrovae.data.binarise import fresh_draw
 
 needs_mnist = pytest.mark.skipif(
     not (Path(os.environ.get("PYROVAE_DATA", "/nowhere")) / "MNIST" / "raw").is_dir(),
@@ -234,6 +235,64 @@ def test_draws_have_the_mean_of_the_grey(kind):
     for drawn in (pass_over(d), d.train):
         z = (drawn.double().sum().item() - x.sum(dtype=np.float64)) / np.sqrt((x * (1 - x)).sum(dtype=np.float64))
         assert 2 * norm.sf(abs(z)) > 1e-6
+
+
+LEVELS = torch.arange(256, dtype=torch.uint8)
+
+
+def test_every_grey_level_has_its_probability():
+    """20,000 draws of each level against u / 255, by the exact binomial; fails once in 1e6 seeds."""
+    n = 20_000
+    ones = sum(fresh_draw(LEVELS.expand(1000, 256), 255).sum(0) for _ in range(n // 1000)).numpy()
+    assert (ones[0], ones[255]) == (0, n)
+    p = np.arange(256) / 255
+    tails = np.minimum(binom.cdf(ones, n, p), binom.sf(ones - 1, n, p))
+    assert tails.min() > 1e-6 / 2 / 256
+
+
+def test_the_probability_of_every_grey_level_is_within_2_to_the_minus_17(monkeypatch):
+    """All 2^16 values that 16 bits can take, in place of random ones: the probabilities themselves."""
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int16)
+
+    def all_bits(words, *_):
+        return words.copy_(every[:, None].expand(-1, 256).contiguous().view(torch.int64).flatten())
+
+    monkeypatch.setattr(torch.Tensor, "random_", all_bits)
+    p = fresh_draw(LEVELS.expand(2**16, 256), 255).double().mean(0)
+    assert (p - LEVELS.double() / 255).abs().max() <= 2**-17
+    assert (p[0], p[255]) == (0, 1)
+
+
+@pytest.mark.parametrize("lag", [1, 2, 3, 4])
+def test_draws_that_share_a_random_word_are_independent(lag):
+    """Neighbours take 16 bits each of one word: agreements of 400,000 pairs, z-test, fails once in 1e6 seeds."""
+    x = fresh_draw(torch.full((2, 400_000), 128, dtype=torch.uint8), 255).flatten()
+    p = 128 / 255
+    a, b = x[:400_000] - p, x[lag : 400_000 + lag] - p
+    z = (a * b).double().sum().item() / (p * (1 - p) * np.sqrt(400_000))
+    assert abs(z) < norm.isf(1e-6 / 2 / 4)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 5), (2, 3, 7, 11), (128, 784)])
+@pytest.mark.parametrize("kind", ["bytes", "floats", "counts", "channels last"])
+def test_fresh_draws_of_any_shape(kind, shape):
+    x = torch.randint(0, 256, (4, *shape), dtype=torch.uint8)
+    x.view(-1)[:4] = torch.tensor([0, 255, 0, 255])
+    scale = {"floats": 1, "counts": 16}.get(kind, 255)
+    x = {"floats": x / 255, "counts": x.clamp(max=16)}.get(kind, x)
+    x = x.movedim(-1, min(1, x.ndim - 1)) if kind == "channels last" else x
+    torch.manual_seed(3)
+    drawn = fresh_draw(x, scale)
+    assert drawn.shape == x.shape
+    assert drawn.dtype == torch.float32
+    assert drawn.is_contiguous()
+    assert torch.all((drawn == 0) | (drawn == 1))
+    assert torch.all(drawn[x == 0] == 0)
+    assert torch.all(drawn[x == scale] == 1)
+    torch.manual_seed(3)
+    assert torch.equal(fresh_draw(x, scale), drawn)
+    if x.numel() > 1000:
+        assert not torch.equal(fresh_draw(x, scale), drawn)
 
 
 def test_dynamic_draws_training_batches_afresh_and_the_rest_once(grey):
@@ -487,11 +546,11 @@ def test_omniglot_is_decoded_once_with_ink_as_one(tmp_path, monkeypatch):
     assert torch.all(d.train[..., 16:] == 0)
     assert d.labels["test"].tolist() == [0, 1, 2]
     assert not list(tmp_path.glob("*.part"))
-    monkeypatch.setattr(sources, "decode_all", None)  # a second call decodes nothing
+    monkeypatch.setattr(sources, "decode_into", None)  # a second call decodes nothing
     assert torch.equal(data.load("omniglot", root=tmp_path, validation=0).train, d.train)
     damaged = tmp_path / "omniglot_train_1x28x28.npy"
     damaged.write_bytes(damaged.read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"cannot be read.*Delete them and load again"):
+    with pytest.raises(ValueError, match=r"cannot be read.*Delete it and load again"):
         data.load("omniglot", root=tmp_path)
 
 

@@ -19,7 +19,7 @@ from pyrovae.objectives import ELBO, IWAE, BetaELBO
 from pyrovae.training import RunFolder
 from pyrovae.training.fit import NonFiniteBound
 from pyrovae.training.schedules import SCHEDULES
-from pyrovae.training.settings import find_device
+from pyrovae.training.settings import find_device, machine
 
 
 def build(data, seed=0, **options):
@@ -311,6 +311,17 @@ def test_schedules_start_at_one_and_never_rise(name):
     assert values[0] == 1
     assert values == sorted(values, reverse=True)
     assert values[-1] == pytest.approx(1 if name == "constant" else 0, abs=1e-12)
+
+
+def test_matrix_products_are_left_to_the_machine_on_cuda_alone():
+    for device, precision, inside in (
+        ("cuda", "auto", "high"),
+        ("cuda", "float32", "highest"),
+        ("cpu", "auto", "highest"),
+    ):
+        with machine(10**12, torch.device(device), precision):
+            assert torch.get_float32_matmul_precision() == inside
+        assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_double_precision_trains_and_loads_in_double_precision(data, tmp_path):

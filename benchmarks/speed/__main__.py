@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from . import __doc__ as about
 from . import driver, imports, machine, report
-from .cases import CASES
+from .cases import CASES, Case
 from .contenders import CONTENDERS, PEAK
 
 SMOKE = ["ours-never", "pytorch", "pyro"]
@@ -40,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--turn", type=float, default=0.3, help="seconds of a turn (an epoch or evaluation is not cut short)"
     )
+    p.add_argument("--images", type=int, help="of an epoch or an evaluation; fewer, where time is short")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--smoke", action="store_true", help=f"tiny sizes, two rounds, {', '.join(SMOKE)}: does it run?")
     p.add_argument("--verbose", action="store_true", help="let the contenders' standard error through")
@@ -50,21 +52,23 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Measures the cases one after the other; the page is written again after each of them."""
     given = parser().parse_args()
-    cases = given.cases or (["iwae100"] if given.smoke else list(CASES))
+    wanted = given.cases or (["iwae100"] if given.smoke else list(CASES))
+    cases = {name: CASES[name].small() if given.smoke else CASES[name] for name in wanted}
     known, measured = machine.describe(given.threads), {}
-    for name in cases:
-        case = CASES[name]
+    for name, case in cases.items():
+        if given.images and case.images:
+            case = cases[name] = replace(case, images=given.images)
         rounds = given.rounds or (2 if given.smoke else ROUNDS[case.measure])
         if case.measure == "import":
             measured[name] = imports.race(rounds)
         else:
             turn, only = (0.01, given.only or SMOKE) if given.smoke else (given.turn, given.only)
             measured[name] = driver.race(case, only, rounds, turn, given.threads, given.smoke, given.verbose)
-        shown = case.small() if given.smoke else case
-        print(f"## {name}: {case.title}\n\n{report.of_case(shown, measured[name])}", flush=True)
+        print(f"## {name}: {report.titled(case)}\n\n{report.of_case(case, measured[name])}", flush=True)
         if given.output:
-            write(given.output, known, measured, given.smoke)
-    print(report.table(["", "wanted", "measured", ""], report.bars.rows(measured)))
+            write(given.output, known, measured, cases, given.smoke)
+    if found := report.bars.rows(measured):
+        print(report.table(["", "wanted", "measured", ""], found))
 
 
 PROTOCOL = """
@@ -75,10 +79,10 @@ GFLOP/s count the matrix products and convolutions of the architecture.
 """
 
 
-def write(path: Path, known: dict[str, str], measured: dict, small: bool) -> None:
+def write(path: Path, known: dict[str, str], measured: dict, cases: dict[str, Case], small: bool) -> None:
     """The page, and every round beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(report.whole(known, measured, small, PROTOCOL), encoding="utf-8")
+    path.write_text(report.whole(known, measured, cases, small, PROTOCOL), encoding="utf-8")
     path.with_suffix(".json").write_text(json.dumps(report.plain(known, measured), indent=1) + "\n", encoding="utf-8")
 
 

@@ -33,6 +33,7 @@ HAND, PEAK = "pytorch", "matmul"
 CONTENDERS: dict[str, Contender] = {
     "ours": _ours("`pv.evaluate`"),
     "ours-always": _ours('compile="always"', compile="always"),
+    "ours-captured": _ours("captured", compile="captured"),
     "ours-never": _ours('compile="never"', compile="never"),
     "ours-one-always": _ours('backward_particles=1, compile="always"', compile="always", backward_particles=1),
     "ours-one-never": _ours('backward_particles=1, compile="never"', compile="never", backward_particles=1),

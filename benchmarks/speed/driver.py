@@ -58,6 +58,7 @@ class Worker:
         self, name: str, case: Case, threads: int, small: bool, verbose: bool = False, warm: bool = False
     ) -> None:
         command = [sys.executable, "-m", f"{__package__}.worker", name, case.name, "--threads", str(threads)]
+        command += ["--images", str(case.images)]
         self.process = subprocess.Popen(
             command + ["--small"] * small + ["--warm"] * warm,
             cwd=ROOT,

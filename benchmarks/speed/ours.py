@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import pyrovae as pv
+from pyrovae.training.step import Step
 
 from .cases import LEARNING_RATE, Case
 
@@ -39,19 +40,20 @@ def objective_of(case: Case, backward_particles: int | None = None) -> pv.object
     return pv.objectives.IWAE(case.particles, backward_particles=backward_particles)
 
 
+LEVELS = {"always": "compiled", "captured": "captured", "never": "python"}
+
+
 def training_step(vae: Any, objective: Any, optimizer: Any, x: Tensor, compile: str) -> Callable[[Tensor], None]:
-    """The library's own step; without one a plain loop takes the place of compile="never"."""
-    try:
-        from pyrovae.training.compile import training_step as own
-    except ImportError as error:
-        if compile != "never":
-            raise RuntimeError("not available: pyrovae.training.compile has no training_step") from error
-    else:
-        return own(vae, objective, optimizer, x, compile=compile)
+    """A step as `fit` takes it, without its history: the gradient at the level that is asked for, and the optimiser.
+
+    Where that level is not reached the library says why, and the table tells it.
+    """
+    gradient = Step(vae, objective)
+    if compile != "never":
+        gradient.prepare(LEVELS[compile], x)
 
     def take(x: Tensor) -> None:
-        optimizer.zero_grad()
-        (-objective(vae, x).surrogate.mean()).backward()
+        gradient(x)
         optimizer.step()
 
     return take
@@ -77,42 +79,33 @@ def step(case: Case, data: np.ndarray, compile: str, backward_particles: int | N
 def epoch(case: Case, data: np.ndarray, compile: str) -> Callable[[int], float]:
     """Epochs of `fit`, by the seconds of its history; each run has one more before them, in which it compiles."""
     x = pv.data.from_arrays(data, values="binary", validation_size=0)
-    vae, options = build(case, x), {"compile": compile}
+    vae = build(case, x)
 
-    def fit(epochs: int) -> list[dict[str, Any]]:
-        return pv.fit(
+    def go(n: int) -> float:
+        rows = pv.fit(
             vae,
             x,
             objective_of(case),
-            epochs=epochs,
+            epochs=n + 1,
             batch_size=case.batch,
             learning_rate=LEARNING_RATE,
             schedule="constant",
             device="cpu",
+            compile=compile,
             progress=False,
-            **options,
         ).rows
-
-    def go(n: int) -> float:
-        try:
-            rows = fit(n + 1)
-        except TypeError:
-            if compile != "never" or not options:
-                raise RuntimeError("not available: pv.fit has no compile") from None
-            options.clear()  # a `fit` that has no such option has nothing to switch off
-            rows = fit(n + 1)
         return sum(row["seconds"] for row in rows[1:])
 
     return go
 
 
-def evidence(case: Case, data: np.ndarray) -> Callable[[int], None]:
+def evidence(case: Case, data: np.ndarray, compile: str = "auto") -> Callable[[int], None]:
     """`pv.evaluate`, which finds ELBO, rate, distortion and errors besides."""
     x = torch.from_numpy(data)
     vae = build(case, x)
 
     def go(n: int) -> None:
         for _ in range(n):
-            pv.evaluate(vae, x, case.particles)
+            pv.evaluate(vae, x, case.particles, compile=compile)
 
     return go

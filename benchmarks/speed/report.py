@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from . import bars, flops
-from .cases import CASES, Case
+from .cases import Case
 from .contenders import CONTENDERS, HAND, PEAK
 from .driver import Result
 from .ratios import Spread, ratio, spread
@@ -19,6 +19,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def titled(case: Case) -> str:
+    """The title, with the number of images where there is one."""
+    return f"{case.title}; {case.images:,} images" if case.images else case.title
 
 
 def of_case(case: Case, results: Mapping[str, Result]) -> str:
@@ -61,14 +66,19 @@ def of_case(case: Case, results: Mapping[str, Result]) -> str:
     return table(header, rows) + notes
 
 
-def whole(machine: Mapping[str, str], measured: Mapping[str, Mapping[str, Result]], small: bool, protocol: str) -> str:
+def whole(
+    machine: Mapping[str, str],
+    measured: Mapping[str, Mapping[str, Result]],
+    cases: Mapping[str, Case],
+    small: bool,
+    protocol: str,
+) -> str:
     """All that was measured, as one page."""
     parts = ["# Speed, side by side\n", "".join(f"- {k}: {v}\n" for k, v in machine.items()), protocol + "\n"]
     if small:
         parts.append("**A smoke run in sizes that mean nothing.**\n")
     for name, results in measured.items():
-        case = CASES[name].small() if small else CASES[name]
-        parts.append(f"## {name}: {case.title}\n\n{of_case(case, results)}")
+        parts.append(f"## {name}: {titled(cases[name])}\n\n{of_case(cases[name], results)}")
     if found := bars.rows(measured):
         parts.append(f"## Bars\n\n{table(['', 'wanted', 'measured', ''], found)}")
     return "\n".join(parts)

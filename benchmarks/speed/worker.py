@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TextIO
 
 from .cases import CASES, Case
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--warm", action="store_true")
+    parser.add_argument("--images", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     hold_to(given.threads)
@@ -92,6 +94,7 @@ def main() -> None:
 
     try:
         case = CASES[given.case].small() if given.small else CASES[given.case]
+        case = replace(case, images=given.images)
         timed, known = prepare(given.contender, case, given.threads, given.warm)
         answer(first=known["first"], note="; ".join(dict.fromkeys(notes.lines)))
         from . import memory

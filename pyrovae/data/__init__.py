@@ -28,7 +28,7 @@ def load(
     A path is a `.npz` file (`train`, `validation`, `test` or `x_train`, `x_test`; labels `y_train`, ...), a `.npy`
     file, which stays on disk (its last rows are validation and test: shuffle a sorted file first), or a folder of
     images. Named sets lie in `root`, else in the folder PYROVAE_DATA, else in ~/.cache/pyrovae, as torchvision lays
-    them out. Images are [N, C, H, W].
+    them out. A folder of more than 2 GiB of pixels is decoded once into a file there. Images are [N, C, H, W].
 
     `binarise`: "dynamic" (x ~ Bernoulli(grey), afresh for each training batch), "static" (one draw by the seed) or
     "threshold" (x = 1 where grey > threshold). `validation`: how many training examples are held out, a number or
@@ -49,5 +49,5 @@ def load(
         path = Path(text).expanduser()
         if not (path.suffix in (".npz", ".npy") or len(path.parts) > 1 or path.exists()):
             raise ValueError(f"data {text!r} is not known; {nearest(text, SOURCES)} Or a path: .npz, .npy, a folder.")
-        raw = read_path(path)
+        raw = read_path(path, root_folder(root))
     return assemble(raw, validation, binarise, seed, threshold)

@@ -30,6 +30,7 @@ class Raw:
     values: str = "auto"
     levels: int | None = None
     mapped: bool = False  # on disk: cut in contiguous slices, read as little as possible
+    in_files: frozenset[str] = frozenset()  # the splits that are memory maps, however they are cut
     test_fraction: float = 0.0  # held out of train where the source has no test split
     origin: dict[str, str] = field(default_factory=dict)
 
@@ -65,13 +66,15 @@ def from_arrays(
     arrays = {split: as_array(x, name, split) for split, x in given.items() if x is not None}
     if labels is not None and not isinstance(labels, Mapping):
         labels = {"train": labels}
+    splits = {split: as_tensor(x) for split, x in arrays.items()}
     raw = Raw(
         name,
-        splits={split: as_tensor(x) for split, x in arrays.items()},
+        splits,
         labels=as_labels(labels or {}, name),
         values=values,
         levels=levels,
         mapped=any(is_mapped(x) for x in arrays.values()),
+        in_files=frozenset(split for split, x in arrays.items() if is_mapped(x, splits[split])),
     )
     return assemble(raw, validation_size, binarise, seed, threshold, option="validation_size")
 
@@ -114,8 +117,10 @@ def assemble(
         **({"threshold": float(threshold)} if binarise == "threshold" else {}),
         "seed": int(seed),
     }
+    files = {raw.splits[split].untyped_storage().data_ptr() for split in raw.in_files}
+    mapped = frozenset(split for split, x in stored.items() if x.untyped_storage().data_ptr() in files)
     return Dataset(
-        raw.name, protocol, values, levels, event_shape, stored, labels, scale, binarise, int(seed), threshold
+        raw.name, protocol, values, levels, event_shape, stored, labels, scale, binarise, int(seed), threshold, mapped
     )
 
 
@@ -138,8 +143,10 @@ def as_array(x: Any, name: str, split: str) -> np.ndarray | Tensor:
     return array
 
 
-def is_mapped(array: Any) -> bool:
-    """Whether an array, or the array that it is a view of, lies in a file."""
+def is_mapped(array: Any, tensor: Tensor | None = None) -> bool:
+    """Whether an array, or the array that it is a view of, lies in a file, and a tensor made of it still does."""
+    if tensor is not None and isinstance(array, np.ndarray) and tensor.data_ptr() != array.ctypes.data:
+        return False
     while isinstance(array, np.ndarray):
         if isinstance(array, np.memmap):
             return True

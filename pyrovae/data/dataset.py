@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..config import nearest
-from .binarise import SPLITS, fixed_draw, to_float
+from .binarise import SPLITS, fixed_draw, fresh_draw, thresholded, to_float
+from .reading import exceeds_memory, fetch, gather, read_ahead
 
 RESIDENT_BYTES = 2**31  # a larger split stays where it is, and its batches travel
+AHEAD_BYTES = 2**28  # a file of less is in memory after one short pass, where a thread gains nothing
 
 
 def share_of(rows: int, rank: int, ranks: int) -> slice:
     """The rows of a batch that are for one of several ranks: as equal as can be, and none where there are too few."""
     return slice(rows * rank // ranks, rows * (rank + 1) // ranks)
+
+
+def _share_within(start: int, rows: int, rank: int, ranks: int) -> slice:
+    mine = share_of(rows, rank, ranks)
+    return slice(start + mine.start, start + mine.stop) if mine.stop > mine.start else slice(start, start + 1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -26,7 +34,8 @@ class Dataset:
 
     x = stored / scale, then binarised where `binarise` says so. `values` tells what x is: "binary" ({0, 1}),
     "counts" (integers 0..levels), "unit" ([0, 1]) or "real". `protocol` is plain data: what a reported figure
-    needs beside it to mean something. `labels` (int64 [N] by split) may be empty and no model sees them.
+    needs beside it to mean something. `labels` (int64 [N] by split) may be empty and no model sees them. `mapped`
+    names the splits that lie in a file.
 
     >>> from pyrovae import data
     >>> digits = data.load("digits")
@@ -47,6 +56,7 @@ class Dataset:
     binarise: str | None = None
     seed: int = 0
     threshold: float = 0.5
+    mapped: frozenset[str] = frozenset()
     _cache: dict[tuple[str, ...], Tensor] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
@@ -91,13 +101,16 @@ class Dataset:
         """One pass over a split as float32 batches [B, *event] on `device`.
 
         Shuffling draws one permutation from the generator, torch's global one by default, which the caller seeds.
-        Batches are sliced from the stored bytes and converted on the device. Under dynamic binarisation each training
+        Batches are gathered from the stored bytes and converted on the device. Under dynamic binarisation each training
         batch is a fresh draw, and the other splits keep one fixed draw, so that their figures compare between epochs.
+        What lies in a large file, or in memory that the device does not share, is read ahead by a thread, which draws
+        nothing.
 
         A `share` (rank, ranks) takes the rows of one rank out of every batch; where there are fewer rows than ranks,
         those that have none get the first.
 
-        Raises ValueError for an absent or unknown split and for a batch size below 1.
+        Raises ValueError for an absent or unknown split and for a batch size below 1, and RuntimeError, at the batch
+        where it happens, for what cannot be read.
         """
         n, device = self.size(split), torch.device(device)
         if not n:
@@ -110,33 +123,27 @@ class Dataset:
         fixed = self._is_drawn and not (self.binarise == "dynamic" and split == "train")
         source = self._resident(split, fixed, device)
         order = torch.randperm(n, generator=generator).to(source.device) if shuffle else None
-        return self._walk(source, order, batch_size, fixed, device, share)
+        slices = (_share_within(start, min(batch_size, n - start), *share) for start in range(0, n, batch_size))
+        keys = slices if order is None else (order[rows] for rows in slices)
+        on_disk = split in self.mapped and not fixed and source.numel() * source.element_size() >= AHEAD_BYTES
+        if source.device.type == "cpu" and (on_disk or device.type != "cpu"):
+            advise = on_disk and exceeds_memory(source)
+            read = partial(fetch, source, pin=device.type == "cuda", advise=advise)
+            return self._walk(read_ahead(read, keys, f"data {self.name!r}, split {split!r}: a batch"), fixed, device)
+        return self._walk(map(partial(gather, source), keys), fixed, device)
 
-    def _walk(
-        self,
-        source: Tensor,
-        order: Tensor | None,
-        size: int,
-        fixed: bool,
-        device: torch.device,
-        share: tuple[int, int],
-    ) -> Iterator[Tensor]:
-        for start in range(0, len(source), size):
-            mine = share_of(min(size, len(source) - start), *share)
-            begin, end = start + mine.start, start + mine.stop
-            if begin == end:  # fewer rows than ranks
-                begin, end = start, start + 1
-            rows = slice(begin, end) if order is None else order[begin:end]
-            yield self._ready(source[rows].to(device), fixed)
+    def _walk(self, batches: Iterator[Tensor], fixed: bool, device: torch.device) -> Iterator[Tensor]:
+        for rows in batches:
+            yield self._ready(rows.to(device, non_blocking=device.type == "cuda"), fixed)
 
     def _ready(self, rows: Tensor, fixed: bool) -> Tensor:
         """Rows of a fixed draw, or stored rows, as x: float32 [B, *event]."""
         if fixed:
             return to_float(rows, 1)
+        if self.binarise == "dynamic":
+            return fresh_draw(rows, self.scale)
         x = to_float(rows, self.scale)
-        if self.binarise == "threshold":
-            return (x > self.threshold).to(torch.float32)
-        return torch.bernoulli(x) if self.binarise == "dynamic" else x
+        return thresholded(x, self.threshold) if self.binarise == "threshold" else x
 
     def _whole(self, split: str) -> Tensor:
         return self._ready(self._resident(split, self._is_drawn, torch.device("cpu")), self._is_drawn)

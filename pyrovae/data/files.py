@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
+import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +19,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import Raw, as_array, as_labels, as_tensor
+from .arrays import Raw, as_array, as_labels, as_tensor, is_mapped
 
 IMAGES = (".png", ".jpg", ".jpeg")
+DECODED_BYTES = 2**31  # a folder with more pixels than this is decoded into a file, once
+_CHUNK = 32  # images that a thread decodes in one go
 _SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 _BROKEN = (ValueError, OSError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error)
 
 
-def read_path(path: Path) -> Raw:
-    """The arrays behind a path; FileNotFoundError where it is absent, ValueError for what is not read."""
+def read_path(path: Path, root: Path) -> Raw:
+    """The arrays behind a path; FileNotFoundError where it is absent, ValueError for what is not read.
+
+    Large folders of images are kept decoded in `root`, or in ~/.cache/pyrovae where that is read-only.
+    """
     if not path.exists():
         raise FileNotFoundError(f"data {str(path)!r} does not exist (looked in {Path.cwd()}). Check the path.")
     if path.is_dir():
-        return read_folder(path)
+        return read_folder(path, root)
     readers = {".npz": read_npz, ".npy": read_npy}
     if path.suffix not in readers:
         raise ValueError(
@@ -67,7 +76,9 @@ def read_npy(path: Path) -> Raw:
     """One array [N, *event], left in the file: its last tenth is the test split."""
     array = _images(as_array(_open(path, path, mmap_mode="c"), path.stem, "train"))  # "c": writable, never written back
     origin = {"train": f"file {path.resolve()}"}
-    return Raw(path.stem, {"train": as_tensor(array)}, mapped=True, test_fraction=0.1, origin=origin)
+    x = as_tensor(array)
+    in_files = frozenset(["train"] if is_mapped(array, x) else [])
+    return Raw(path.stem, {"train": x}, mapped=True, in_files=in_files, test_fraction=0.1, origin=origin)
 
 
 def _open(path: Path, file: Any, **how: Any) -> Any:
@@ -104,7 +115,7 @@ def _images(array: Any) -> Any:
     return array
 
 
-def read_folder(folder: Path) -> Raw:
+def read_folder(folder: Path, root: Path) -> Raw:
     """PNG and JPEG images of one size, flat or in class folders, under train/, val/ and test/ where these exist."""
     name = folder.resolve().name
     roots = {
@@ -113,22 +124,61 @@ def read_folder(folder: Path) -> Raw:
     }
     if roots["train"] is None:
         roots = {"train": folder}
-    files = {split: _list_images(root) for split, root in roots.items() if root is not None}
-    for split, root in roots.items():
-        if root is not None and not files[split]:
-            raise ValueError(f"data {str(root)!r} expects a folder of images ({', '.join(IMAGES)}), found none in it.")
-    size, mode = _headers([file for listed in files.values() for file in listed])
-    shape = (3 if mode == "RGB" else 1, size[1], size[0])
+    homes = {split: home for split, home in roots.items() if home is not None}
+    files = {split: _list_images(home) for split, home in homes.items()}
+    for split, home in homes.items():
+        if not files[split]:
+            raise ValueError(f"data {str(home)!r} expects a folder of images ({', '.join(IMAGES)}), found none in it.")
+    origin = {split: f"folder {home.resolve()}" for split, home in homes.items()}
+    cached = _cached_folder(folder, files, root)
+    is_kept = all(path.is_file() for path in cached.values())
+    decode, shape = (None, ()) if is_kept else _decoder([file for listed in files.values() for file in listed])
+    if decode is not None and sum(map(len, files.values())) * math.prod(shape) <= DECODED_BYTES:
+        splits = {split: torch.from_numpy(decode_all(listed, decode, shape)) for split, listed in files.items()}
+        labels = _class_labels({split: (homes[split], listed) for split, listed in files.items()})
+        return Raw(name, splits, labels, values="unit", test_fraction=0.1, origin=origin)
+    # Splits are cut from a file in slices, and classes lie in a row: one shuffle, the same under every seed.
+    files["train"] = [files["train"][i] for i in np.random.default_rng(0).permutation(len(files["train"]))]
+    if decode is not None:
+        for split, path in cached.items():
+            decode_into(path, files[split], decode, shape)
+    origin = {split: f"{text}, decoded into {cached[split]}" for split, text in origin.items()}
+    origin["train"] += " in one fixed random order"
+    splits = {split: open_decoded(path, name) for split, path in cached.items()}
+    labels = _class_labels({split: (homes[split], listed) for split, listed in files.items()})
+    in_files = frozenset(splits)
+    return Raw(name, splits, labels, values="unit", mapped=True, in_files=in_files, test_fraction=0.1, origin=origin)
+
+
+def _decoder(files: Sequence[Path]) -> tuple[Callable[[Path], np.ndarray], tuple[int, ...]]:
+    """How one of these images becomes uint8 [C, H, W], and its shape."""
+    size, mode = _headers(files)
 
     def decode(file: Path) -> np.ndarray:
         with _image(file) as image:
-            pixels = np.asarray(image.convert(mode))  # [H, W] or [H, W, C]
+            pixels = np.asarray(image if image.mode == mode else image.convert(mode))  # [H, W] or [H, W, C]
         return pixels[None] if mode == "L" else np.moveaxis(pixels, -1, 0)
 
-    splits = {split: torch.from_numpy(decode_all(listed, decode, shape)) for split, listed in files.items()}
-    origin = {split: f"folder {root.resolve()}" for split, root in roots.items() if root is not None}
-    labels = _class_labels({split: (roots[split], listed) for split, listed in files.items()})
-    return Raw(name, splits, labels, values="unit", test_fraction=0.1, origin=origin)
+    return decode, (3 if mode == "RGB" else 1, size[1], size[0])
+
+
+def _cached_folder(folder: Path, files: dict[str, list[Path]], root: Path) -> dict[str, Path]:
+    """Where the pixels of a folder are kept, by split: other names once a file is added, removed or written anew.
+
+    What was kept of the folder as it was before is deleted.
+    """
+    content = hashlib.sha256()
+    for split, listed in files.items():
+        for file in listed:
+            stat = file.stat()
+            content.update(f"{split}\0{file.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    home = cache_folder(root)
+    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    names = {split: f"images_{key}_{content.hexdigest()[:16]}_{split}.npy" for split in files}
+    for path in home.glob(f"images_{key}_*.npy"):
+        if path.name not in names.values():
+            path.unlink(missing_ok=True)
+    return {split: home / name for split, name in names.items()}
 
 
 def _list_images(root: Path) -> list[Path]:
@@ -175,7 +225,11 @@ def _headers(files: Sequence[Path]) -> tuple[tuple[int, int], str]:
 
 
 def decode_all(
-    files: Sequence[Path], decode: Callable[[Path], np.ndarray], shape: tuple[int, ...], out: np.ndarray | None = None
+    files: Sequence[Path],
+    decode: Callable[[Path], np.ndarray],
+    shape: tuple[int, ...],
+    out: np.ndarray | None = None,
+    threads: int | None = None,
 ) -> np.ndarray:
     """Each file through `decode`, once and by a pool of threads, as uint8 [N, *shape], into `out` where it is given."""
     from tqdm import tqdm
@@ -188,15 +242,52 @@ def decode_all(
         except (OSError, SyntaxError) as error:  # what Pillow raises for damaged images
             raise ValueError(f"image {str(files[i])!r} cannot be read: {error}. Remove it or copy it again.") from error
 
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for _ in tqdm(pool.map(put, range(len(files))), "decoding", len(files), leave=False, disable=out is None):
-            pass
+    def put_all(chunk: range) -> int:
+        for i in chunk:
+            put(i)
+        return len(chunk)
+
+    chunks = [range(i, min(i + _CHUNK, len(files))) for i in range(0, len(files), _CHUNK)]
+    with (
+        ThreadPoolExecutor(threads or min(16, os.cpu_count() or 1)) as pool,
+        tqdm(desc="decoding", total=len(files), leave=False, disable=out is None) as bar,
+    ):
+        for done in pool.map(put_all, chunks):
+            bar.update(done)
     return images
+
+
+def decode_into(
+    path: Path, files: Sequence[Path], decode: Callable[[Path], np.ndarray], shape: tuple[int, ...]
+) -> None:
+    """Each file through `decode` into a `.npy` file of uint8 [N, *shape]."""
+    write_npy(path, (len(files), *shape), np.uint8, partial(decode_all, files, decode, shape))
+
+
+def open_decoded(path: Path, name: str) -> Tensor:
+    """What `decode_into` wrote, as a memory map; ValueError where it is damaged."""
+    try:
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f"data {name!r}: the decoded {path} cannot be read: {error}. Delete it and load again."
+        ) from error
+
+
+def cache_folder(root: Path) -> Path:
+    """Where decoded images are kept: `root`, or ~/.cache/pyrovae where that is read-only."""
+    return root if os.access(root, os.W_OK) or not root.exists() else Path.home() / ".cache" / "pyrovae"
 
 
 def write_npy(path: Path, shape: tuple[int, ...], dtype: Any, fill: Callable[[np.ndarray], Any]) -> None:
     """A `.npy` file filled in place on disk, and there whole or not at all: another process may be reading."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = math.prod(shape) * np.dtype(dtype).itemsize, shutil.disk_usage(path.parent).free
+    if needed > free:  # a full disk ends a process that writes to a memory map, without a word
+        raise OSError(
+            f"{str(path)!r} needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left. "
+            "Free some, or set PYROVAE_DATA to a folder on a larger disk."
+        )
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
     os.close(handle)
     try:

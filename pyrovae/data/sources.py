@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .arrays import Raw
-from .files import decode_all, write_npy
+from .files import cache_folder, decode_into, open_decoded, write_npy
 
 Source = Callable[[str, Path], Raw]
 
@@ -115,23 +115,20 @@ def _decoded(
     how: str,
 ) -> Raw:
     """A set of image files, decoded once into `.npy` files beside it and memory-mapped from then on."""
-    home = root if os.access(root, os.W_OK) or not root.exists() else Path.home() / ".cache" / "pyrovae"
+    home = cache_folder(root)
     size = "x".join(map(str, shape))
     cached = {s: home / f"{name}_{s}_{size}.npy" for s in splits}
     cached_labels = {s: home / f"{name}_{s}_labels.npy" for s in splits}
     if not all(path.is_file() for path in (*cached.values(), *cached_labels.values())):
         for split, (files, labels) in _fetch(name, root, layout, read).items():
             y = np.asarray(labels, dtype=np.int64)
-            write_npy(cached[split], (len(files), *shape), np.uint8, partial(decode_all, files, decode, shape))
+            decode_into(cached[split], files, decode, shape)
             write_npy(cached_labels[split], y.shape, np.int64, partial(np.copyto, src=y))
-    try:
-        images = {s: torch.from_numpy(np.load(p, mmap_mode="c", allow_pickle=False)) for s, p in cached.items()}
-        labels = {s: np.load(p, allow_pickle=False) for s, p in cached_labels.items()}
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(
-            f"data {name!r}: the decoded {home / name}_*.npy cannot be read: {error}. Delete them and load again."
-        ) from error
-    return _official(name, images, labels, how)
+    images = {s: open_decoded(path, name) for s, path in cached.items()}
+    labels = {s: open_decoded(path, name) for s, path in cached_labels.items()}
+    raw = _official(name, images, labels, how)
+    raw.in_files = frozenset(images)
+    return raw
 
 
 def _omniglot(name: str, root: Path) -> Raw:

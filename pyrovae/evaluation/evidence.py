@@ -8,14 +8,18 @@ from typing import Any
 
 import pyro
 import torch
+import torch.nn as nn
 from torch import Tensor
 
 from ..program import Densities, Site, check_particles, densities, evaluating, home, seeded
+from ..program.compile import Compile, Fast, check_compile, choose_level
+from ..program.modes import counting
 from ..progress import bar as progress_bar
 from .arguments import check_data
 
 _ELEMENTS = 2**20  # of data, times particles, held at once: some tens of MiB whatever the number of particles
 _ROWS = 2**14  # at most: of small data it is the networks' layers that fill the memory
+_FEW = 1_000  # calls that are not worth a count
 ACTIVE = 0.01  # the variance over the data from which a unit is called active
 
 
@@ -89,7 +93,14 @@ def _defined(error: float) -> float | None:
     return None if math.isnan(error) else error
 
 
-def evaluate(vae: Any, x: Tensor, particles: int = 5000, seed: int = 0, progress: bool = False) -> Evaluation:
+def evaluate(
+    vae: Any,
+    x: Tensor,
+    particles: int = 5000,
+    seed: int = 0,
+    progress: bool = False,
+    compile: Compile = "auto",
+) -> Evaluation:
     """Importance-sampled log evidence of each datum, with the ELBO, its rate and its distortion.
 
         log p̂(x) = log 1/K Σ_k p(x, z_k) / q(z_k | x),    z_k ~ q(z | x)
@@ -103,6 +114,7 @@ def evaluate(vae: Any, x: Tensor, particles: int = 5000, seed: int = 0, progress
         particles: K; 5,000 is the usual protocol.
         seed: of the draws; the caller's random numbers are untouched.
         progress: show a progress bar.
+        compile: "never", "always", or "auto" where there is enough to do, as in `fit`; the draws are the same.
 
     Raises:
         ValueError: for no data or none that are a tensor, a number of particles that is none, data outside the
@@ -118,11 +130,16 @@ def evaluate(vae: Any, x: Tensor, particles: int = 5000, seed: int = 0, progress
     """
     check_particles("evaluate", particles)
     check_data("evaluate", x)
+    check_compile(compile)
     device, dtype = home(vae)
     rows = max(1, min(_ROWS, _ELEMENTS // max(1, math.prod(x.shape[1:]))))
     chunk = min(particles, max(1, rows // 25))
     size = max(1, rows // chunk)
-    sums = []
+
+    def sums_of(batch: Tensor, k: int = chunk) -> tuple[Tensor, ...]:
+        return _sums(densities(vae, batch, k))
+
+    run, sums = sums_of, []
     bar = progress_bar(len(x) * particles, progress, "particle", unit_scale=True, desc="evaluate")
     with bar, evaluating(vae), seeded(seed, device):
         for batch in x.split(size):
@@ -131,10 +148,12 @@ def evaluate(vae: Any, x: Tensor, particles: int = 5000, seed: int = 0, progress
                 densities(vae, batch).local_only("evaluate")
             total = None
             with pyro.validation_enabled(False):
+                if not sums:
+                    run = _fast(sums_of, vae, batch, compile, -(-len(x) // size) * (particles // chunk))
                 for start in range(0, particles, chunk):
                     k = min(chunk, particles - start)
-                    new = _sums(densities(vae, batch, k))
-                    total = new if total is None else _add(total, new)
+                    new = run(batch) if k == chunk else sums_of(batch, k)
+                    total = tuple(t.clone() for t in new) if total is None else _add(total, new)
                     bar.update(k * len(batch))
             sums.append(total)
     w, w2, elbo, rate, distortion, means = (torch.cat(t).cpu() for t in zip(*sums, strict=True))
@@ -153,6 +172,16 @@ def evaluate(vae: Any, x: Tensor, particles: int = 5000, seed: int = 0, progress
         particles=particles,
         seed=seed,
     )
+
+
+def _fast(function: Any, vae: Any, batch: Tensor, compile: Compile, times: int) -> Any:
+    """The function as it is, or made fast where it is called often enough."""
+    if not isinstance(vae, nn.Module) or compile == "never" or (compile == "auto" and times < _FEW):
+        return function
+    with seeded(0, batch.device), counting() as counter:
+        function(batch)
+    level = choose_level(compile, times, counter.get_total_flops(), "the evaluation")
+    return Fast(function, (vae,), batch, level, "the evaluation")
 
 
 def _sums(d: Densities) -> tuple[Tensor, ...]:

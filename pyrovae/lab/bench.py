@@ -10,10 +10,10 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..objectives import Objective
 from ..program import densities, evaluating, seeded
+from ..program.modes import counting
 from ..training.settings import check_estimate, fitting_threads
 from .contenders import Contender, reason
 from .cost import ModelRows, Stopwatch, peak_memory
@@ -74,7 +74,7 @@ class Bench:
     def _measure(self, contender: Contender, advance: Callable[[], Any]) -> list[Row]:
         objective = contender.make().to(self.x)
         check_estimate(objective, self.vae, self.x)
-        with FlopCounterMode(display=False) as operations, ModelRows() as model:
+        with counting() as operations, ModelRows() as model:
             objective(self.vae, self.x)
         memory = peak_memory(lambda: self._gradient(objective), self.x.device)
         tally, watch = _Tally(self.groups, self.draws, self.seed), Stopwatch(self.x.device)

@@ -51,6 +51,13 @@ def rewinding(device: torch.device) -> Callable[[], None]:
     return rewind
 
 
+def counting() -> Any:
+    """A context that counts floating-point operations: `.get_total_flops()`."""
+    from torch.utils.flop_counter import FlopCounterMode  # takes a tenth of a second to import
+
+    return FlopCounterMode(display=False)
+
+
 def home(vae: Any) -> tuple[torch.device, torch.dtype]:
     """The device and dtype of a program's parameters: where its data must be. The CPU and the default without any."""
     tensors = vae.parameters() if isinstance(vae, nn.Module) else ()

@@ -101,11 +101,12 @@ def _known(vae: Any, x: Tensor) -> dict[Any, Any]:
 
 def _types(vae: nn.Module) -> list[type]:
     """The types of all modules; `modules()` takes longer than the networks of a small program."""
-    found, rest = [], [vae]
+    found: list[type] = []
+    rest: list[nn.Module | None] = [vae]
     while rest:
-        module = rest.pop()
-        found.append(type(module))
-        rest.extend(m for m in module._modules.values() if m is not None)
+        if (module := rest.pop()) is not None:
+            found.append(type(module))
+            rest.extend(module._modules.values())
     return found
 
 

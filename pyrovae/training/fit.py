@@ -19,13 +19,14 @@ from torch import Tensor
 from ..data import Dataset, from_arrays
 from ..objectives import Objective, PyroELBO
 from ..program import densities, evaluating, home, seeded
+from ..program.compile import Compile, choose_level
 from ..progress import bar as progress_bar
-from .compile import Compile, Step, choose_level
 from .distributed import Crew
 from .launch import find_crew
 from .run_folder import RunFolder, put_weights, save, write_model
 from .schedules import Schedule, find_schedule
-from .settings import as_objective, check_data, check_settings, fitting_threads
+from .settings import as_objective, check_data, check_settings, machine
+from .step import Step
 
 
 @dataclass
@@ -97,7 +98,7 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     compile: Compile = "auto",
-    precision: str = "float32",
+    precision: str = "auto",
     devices: int | None = None,
     strategy: str = "ddp",
     nodes: int | None = None,
@@ -126,7 +127,8 @@ def fit(
             that against the Python, and compiles it, which takes up to 20 seconds and on a C++ compiler on a CPU;
             "auto" goes as far as the number of steps repays. What cannot be captured stays in Python, with one line
             (of the logger "pyrovae") that says why.
-        precision: "float32", or "bfloat16" for the networks under autocast (densities stay in full precision).
+        precision: "float32"; "bfloat16" for the networks under autocast (densities stay in full precision); "auto" is
+            float32, with the matrix products in TF32 on CUDA.
         devices: processes on each node, one a device, that share every batch (extra "fabric"; `docs/scaling.md`). None
             is one, or what torchrun has started. A script is run again by each of them, and `fit` is where they meet.
         strategy: of several: "ddp" (replicas) or "fsdp" (parameters, gradients and optimiser states in pieces).
@@ -172,14 +174,14 @@ def fit(
         crew.agree(lambda: crew.check_shares(vae, objective, data, batch_size))
         objective.load_state_dict(before, strict=False)  # a running mean starts with the first step
     crew.set_up(vae, objective, autocast=precision == "bfloat16")
-    gradient = Step(vae, objective, where, autocast=precision == "bfloat16")
+    gradient = Step(vae, objective, autocast=precision == "bfloat16")
     if not gradient.parameters:
         raise ValueError(f"{type(vae).__name__} has no parameters to train")
     make = optimizer or (lambda p: torch.optim.Adam(p, lr=learning_rate, fused=True))
     loop = _Loop(vae, objective, gradient, make(gradient.parameters), data, batch_size, epochs, rate_at, clip, crew)
     so_far, interrupted = _Progress(), False
-    threads = fitting_threads(flops // crew.size, where)
-    with seeded(crew.seed, where), pyro.validation_enabled(False), threads, crew.listening():
+    computing = machine(flops // crew.size, where, precision)
+    with seeded(crew.seed, where), pyro.validation_enabled(False), computing, crew.listening():
         if resume:
             so_far = loop.restore(crew.first(lambda: RunFolder(run_dir or "").read_state()))
             if so_far.epoch > epochs:
@@ -252,7 +254,7 @@ class _Loop:
     def prepare(self, compile: Compile, flops: int, seed: int) -> None:
         """Choose how the steps of the whole run are to be run, and make them ready; random numbers are untouched."""
         allowed = compile if self.crew.capturable else "never"
-        level = choose_level(allowed, self.epochs * self.steps, flops)
+        level = choose_level(allowed, self.epochs * self.steps, 3 * flops)  # forward, and twice backward
         self.vae.train()
         with seeded(seed, self.device):
             self.gradient.prepare(level, next(self.batches("train", shuffle=False)))
@@ -277,14 +279,13 @@ class _Loop:
     def epoch(self, epoch: int, bar: Any = None, watch: bool = False) -> float:
         """One pass over the training data; the mean bound. Nothing is read back from the device before its end."""
         self.vae.train()
-        self.gradient.look()
         total = torch.zeros((), device=self.device)
         n = self.data.size("train")
         for step, x in enumerate(self.batches("train", shuffle=True)):
             weight = self.crew.weight(n, self.batch_size, step)
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * self.rate_at((epoch + step / self.steps) / self.epochs)
-            bound = self.crew.step(partial(self.gradient, x), x, weight)
+            bound = self.crew.step(partial(self.gradient, x, begin=step == 0), x, weight)
             if self.clip is not None:
                 for module in (self.vae, self.objective):  # a baseline's gradient is no part of the model's norm
                     nn.utils.clip_grad_norm_([p for p in module.parameters() if p.grad is not None], self.clip)

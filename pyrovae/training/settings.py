@@ -10,15 +10,16 @@ from typing import Any
 
 import pyro
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import nearest
 from ..data import Dataset
 from ..objectives import ELBO, Estimate, Objective, PyroELBO
 from ..program import densities, evaluating, home
 from ..program.checks import check_support
-from .compile import COMPILE
+from ..program.compile import check_compile
+from ..program.modes import counting
 
+PRECISION = ("auto", "float32", "bfloat16")
 SMALL = 10**8  # operations of a forward pass, about a millisecond of one core
 
 
@@ -78,10 +79,9 @@ def check_settings(
     for name, value in {"learning_rate": learning_rate, "clip": 1.0 if clip is None else clip}.items():
         if not value > 0:
             raise ValueError(f"fit expects {name} above 0, got {value}")
-    if compile not in COMPILE:
-        raise ValueError(f"unknown compile {compile!r}; {nearest(str(compile), COMPILE)}")
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"unknown precision {precision!r}; {nearest(precision, ['float32', 'bfloat16'])}")
+    check_compile(compile)
+    if precision not in PRECISION:
+        raise ValueError(f"unknown precision {precision!r}; {nearest(precision, PRECISION)}")
     if patience is not None and not data.size("validation"):
         raise ValueError("early stopping (patience) needs validation data; hold some out or leave patience out")
     if patience is not None and not objective.lower:
@@ -121,13 +121,13 @@ def check_data(vae: Any, objective: Objective, data: Dataset, batch_size: int, d
     dtype = home(vae)[1]
     x = next(data.batches("train", batch_size, shuffle=False, device=device)).to(dtype)
     if isinstance(objective, PyroELBO):  # Pyro's own rules for a program hold
-        with evaluating(vae), torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        with evaluating(vae), torch.enable_grad(), counting() as counter:
             if not torch.isfinite(objective(vae, x).bound).all():
                 raise ValueError(f"{type(objective.elbo).__name__} is not finite on the first batch")
         return counter.get_total_flops()
     with evaluating(vae), pyro.validation_enabled(True):
         sites = [s for s in densities(vae, x).likelihood.values() if s.value is x]
-    counter = FlopCounterMode(display=False)
+    counter = counting()
     with evaluating(vae), torch.enable_grad(), pyro.validation_enabled(False), counter:
         check_estimate(objective, vae, x)
     if rest := data.size("train") % batch_size:  # the last batch of an epoch is refused here, if at all
@@ -139,6 +139,19 @@ def check_data(vae: Any, objective: Objective, data: Dataset, batch_size: int, d
             full = rows[torch.arange(len(x), device=device) % len(rows)]  # a ragged batch, filled up
             check_support(sites[0].name, sites[0].distribution, full.to(dtype))
     return counter.get_total_flops()
+
+
+@contextmanager
+def machine(flops: int, device: torch.device, precision: str) -> Generator[None]:
+    """What a machine is set to for a training: its threads, and TF32 on CUDA where the precision is left to it."""
+    before = torch.get_float32_matmul_precision()
+    try:
+        if device.type == "cuda" and precision == "auto":
+            torch.set_float32_matmul_precision("high")
+        with fitting_threads(flops, device):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager
