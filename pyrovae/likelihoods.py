@@ -46,14 +46,14 @@ class Likelihood(Configured, nn.Module, ABC):
 
 
 class _BernoulliLogProb(torch.autograd.Function):
-    """x l − log(1 + e^l), by log rather than log1p: about 0.4 of the time, off by 6e-8 nats an element in float32."""
+    """x l − log(1 + e^l), in one pass forward and, by x − σ(l), one backward."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(logits: Tensor, x: Tensor) -> Tensor:
-        excess = logits.abs().neg_().exp_().add_(1).log_()  # in place: a fresh tensor costs more than the arithmetic
-        return excess.add_(logits.clamp(min=0)).neg_().addcmul_(x, logits)
+        # one tensor of its own: a fresh one costs more than the arithmetic
+        return torch.logaddexp(logits, logits.new_zeros(())).neg_().addcmul_(x, logits)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:

@@ -53,8 +53,13 @@ def loss_of(case: Case) -> Loss:
     return partial(iwae_loss, particles=case.particles) if case.particles else partial(elbo_loss, scale=case.scale)
 
 
-def trainer(case: Case, compiled: bool) -> Callable[[Tensor], None]:
-    """A step of training on a batch."""
+def trainer(case: Case, compiled: bool = False, flush: bool = False) -> Callable[[Tensor], None]:
+    """A step of training on a batch.
+
+    Weights of many particles soon become denormal numbers, at which a CPU takes a hundred times as long; `flush` is for
+    an expert who knows, and says so before torch starts its threads.
+    """
+    torch.set_flush_denormal(flush)
     net, loss = Net(case), loss_of(case)
     if compiled:
         loss = torch.compile(loss)
@@ -68,9 +73,9 @@ def trainer(case: Case, compiled: bool) -> Callable[[Tensor], None]:
     return take
 
 
-def step(case: Case, data: np.ndarray, compiled: bool = False) -> Callable[[int], None]:
+def step(case: Case, data: np.ndarray, **options: bool) -> Callable[[int], None]:
     """Steps over batches in memory."""
-    take, pool = trainer(case, compiled), itertools.cycle(networks.batches(case, data))
+    take, pool = trainer(case, **options), itertools.cycle(networks.batches(case, data))
 
     def go(n: int) -> None:
         for x in itertools.islice(pool, n):
@@ -79,9 +84,9 @@ def step(case: Case, data: np.ndarray, compiled: bool = False) -> Callable[[int]
     return go
 
 
-def epoch(case: Case, data: np.ndarray, compiled: bool = False) -> Callable[[int], None]:
+def epoch(case: Case, data: np.ndarray, **options: bool) -> Callable[[int], None]:
     """Epochs over bytes in memory: a permutation, rows by it, float32."""
-    take, x = trainer(case, compiled), networks.rows(case, data)
+    take, x = trainer(case, **options), networks.rows(case, data)
 
     def go(n: int) -> None:
         for _ in range(n):

@@ -28,7 +28,7 @@ def _ours(title: str, **options: Any) -> Contender:
     return Contender(f"pyrovae, {title}", "ours", options, ("pyrovae",))
 
 
-HAND, PEAK = "pytorch", "matmul"
+HAND, FLUSHED, PEAK = "pytorch", "pytorch-flushed", "matmul"
 
 CONTENDERS: dict[str, Contender] = {
     "ours": _ours("`pv.evaluate`"),
@@ -38,6 +38,7 @@ CONTENDERS: dict[str, Contender] = {
     "ours-one-always": _ours('backward_particles=1, compile="always"', compile="always", backward_particles=1),
     "ours-one-never": _ours('backward_particles=1, compile="never"', compile="never", backward_particles=1),
     HAND: Contender("PyTorch by hand", "by_hand", packages=("torch",)),
+    FLUSHED: Contender("PyTorch by hand, denormals flushed", "by_hand", {"flush": True}),
     "pytorch-compiled": Contender("PyTorch by hand, `torch.compile`", "by_hand", {"compiled": True}),
     "pyro": Contender("Pyro, `SVI.step`", "with_pyro", packages=("pyro-ppl",)),
     "pyro-inline": Contender("Pyro, `SVI.step`, loader in the process", "with_pyro", {"workers": 0}),
@@ -61,4 +62,5 @@ def taking_part(case: Case, only: Sequence[str] = ()) -> list[str]:
     usual = list(_USUAL[case.measure])
     if case.measure == "step" and case.particles:
         usual[2:2] = ["ours-one-always", "ours-one-never"]
+        usual.insert(usual.index(HAND) + 1, FLUSHED)
     return [*(only or usual), PEAK]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import pyrovae as pv
+from pyrovae.training.adam import FusedAdam
 from pyrovae.training.step import Step
 
 from .cases import LEARNING_RATE, Case
@@ -63,7 +64,7 @@ def step(case: Case, data: np.ndarray, compile: str, backward_particles: int | N
     """Steps over batches in memory, unvalidated as in `fit`."""
     batches = torch.from_numpy(data).split(case.batch)
     vae = build(case, torch.from_numpy(data))
-    optimizer = torch.optim.Adam(vae.parameters(), lr=LEARNING_RATE, fused=True)
+    optimizer = FusedAdam(list(vae.parameters()), LEARNING_RATE)
     with pyro.validation_enabled(False):
         take = training_step(vae, objective_of(case, backward_particles), optimizer, batches[0], compile)
     pool = itertools.cycle(batches)

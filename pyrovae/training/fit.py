@@ -21,6 +21,7 @@ from ..objectives import Objective, PyroELBO
 from ..program import densities, evaluating, home, seeded
 from ..program.compile import Compile, choose_level
 from ..progress import bar as progress_bar
+from .adam import FusedAdam
 from .distributed import Crew
 from .launch import find_crew
 from .run_folder import RunFolder, put_weights, save, write_model
@@ -177,7 +178,7 @@ def fit(
     gradient = Step(vae, objective, autocast=precision == "bfloat16")
     if not gradient.parameters:
         raise ValueError(f"{type(vae).__name__} has no parameters to train")
-    make = optimizer or (lambda p: torch.optim.Adam(p, lr=learning_rate, fused=True))
+    make = optimizer or (lambda p: FusedAdam(p, learning_rate))
     loop = _Loop(vae, objective, gradient, make(gradient.parameters), data, batch_size, epochs, rate_at, clip, crew)
     so_far, interrupted = _Progress(), False
     computing = machine(flops // crew.size, where, precision)

@@ -1,0 +1,68 @@
+"""torch's fused Adam, called without its bookkeeping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+
+class FusedAdam(torch.optim.Adam):
+    """Adam of one group of parameters with one learning rate, all steps of a tensor in one pass over it.
+
+    The numbers, and the state, are those of torch.optim.Adam(fused=True), which collects its lists of tensors anew in
+    every step; that takes half as long as the arithmetic on a few hundred thousand parameters.
+
+    Reference: Kingma and Ba, "Adam: a method for stochastic optimization", 2015.
+
+    Args:
+        parameters: of one device and dtype.
+        learning_rate: at the start.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], learning_rate: float) -> None:
+        super().__init__(parameters, lr=learning_rate, fused=True)
+        self._kept: list[list[Tensor]] | None = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The state, into tensors of its own."""
+        super().load_state_dict(state_dict)
+        self._kept = None
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step along the gradients."""
+        group = self.param_groups[0]
+        gradients = [p.grad for p in group["params"]]
+        if closure is not None or self._kept is None or any(g is None for g in gradients):
+            found = super().step(closure)
+            self._kept = self._lists(group["params"])
+            return found
+        parameters, first, second, steps = self._kept
+        torch._foreach_add_(steps, 1)
+        torch._fused_adam_(
+            parameters,
+            gradients,
+            first,
+            second,
+            [],
+            steps,
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
+        return None
+
+    def _lists(self, parameters: list[nn.Parameter]) -> list[list[Tensor]] | None:
+        """Parameters, moments and steps; None where some have none yet, or where they are not all alike."""
+        if len({(p.device, p.dtype) for p in parameters}) > 1 or any(not self.state[p] for p in parameters):
+            return None
+        states = [self.state[p] for p in parameters]
+        return [list(parameters), *([s[k] for s in states] for k in ("exp_avg", "exp_avg_sq", "step"))]
