@@ -15,6 +15,7 @@ import yaml
 
 import pyrovae as pv
 from pyrovae.cli import main
+from pyrovae.training.adam import FusedAdam
 
 SMALL = ["--latent", "2", "--hidden", "[16]", "--epochs", "2", "--test_particles", "5"]
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_model.py"
@@ -376,7 +377,7 @@ def test_ctrl_c_in_the_first_epoch_can_be_resumed(here, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.Adam, "step", stop)
+        patch.setattr(FusedAdam, "step", stop)
         assert main(["train", *SMALL, "--run_dir", "r"]) == 130
     assert "pyrovae train --resume --run_dir r" in capsys.readouterr().out
     assert main(["train", "--resume", "--run_dir", "r"]) == 0

@@ -1,5 +1,6 @@
 """The training loop: what it promises about seeds, interruptions, failures and the folder it leaves."""
 
+import copy
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import pyrovae as pv
 from pyrovae.objectives import ELBO, IWAE, BetaELBO
 from pyrovae.training import RunFolder
+from pyrovae.training.adam import FusedAdam
 from pyrovae.training.fit import NonFiniteBound
 from pyrovae.training.schedules import SCHEDULES
 from pyrovae.training.settings import find_device, machine
@@ -80,7 +82,7 @@ def test_training_raises_the_bound_and_keeps_one_row_an_epoch(data):
 def test_a_run_interrupted_and_resumed_is_bit_equal_to_one_that_was_not(data, tmp_path, objective, monkeypatch):
     whole = train(data, objective=objective.__class__(**_options(objective)), run_dir=tmp_path / "whole", epochs=4)
     calls = iter(range(10**6))
-    step = torch.optim.Adam.step
+    step = FusedAdam.step
 
     def stop(self, *args, **kwargs):
         if next(calls) == 13:  # five steps an epoch: in the third epoch
@@ -88,7 +90,7 @@ def test_a_run_interrupted_and_resumed_is_bit_equal_to_one_that_was_not(data, tm
         return step(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.Adam, "step", stop)
+        patch.setattr(FusedAdam, "step", stop)
         cut = train(data, objective=objective.__class__(**_options(objective)), run_dir=tmp_path / "cut", epochs=4)
     assert cut.interrupted
     assert [r["epoch"] for r in cut.rows] == [1, 2]
@@ -311,6 +313,32 @@ def test_schedules_start_at_one_and_never_rise(name):
     assert values[0] == 1
     assert values == sorted(values, reverse=True)
     assert values[-1] == pytest.approx(1 if name == "constant" else 0, abs=1e-12)
+
+
+def test_adam_is_torchs_to_the_bit_with_its_state():
+    def start(make):
+        torch.manual_seed(0)
+        parameters = [nn.Parameter(torch.randn(n)) for n in (5, 3000, 16)]
+        return parameters, make(parameters)
+
+    ours, theirs = start(lambda p: FusedAdam(p, 0.1)), start(lambda p: torch.optim.Adam(p, 0.1, fused=True))
+    for i in range(8):
+        if i == 4:  # into an optimiser that has a state of its own
+            ours[1].load_state_dict(copy.deepcopy(theirs[1].state_dict()))
+        for parameters, optimiser in (ours, theirs):
+            torch.manual_seed(i)
+            for p in parameters:
+                p.grad = torch.randn_like(p)
+            if i in (0, 5):
+                parameters[0].grad = None
+            optimiser.param_groups[0]["lr"] = 0.1 / (i + 1)
+            optimiser.step()
+        for p, q in zip(ours[0], theirs[0], strict=True):
+            assert torch.equal(p, q)
+    a, b = ours[1].state_dict(), theirs[1].state_dict()
+    assert a["param_groups"] == b["param_groups"]
+    for k, values in b["state"].items():
+        assert all(torch.equal(v, a["state"][k][n]) for n, v in values.items())
 
 
 def test_matrix_products_are_left_to_the_machine_on_cuda_alone():
