@@ -341,6 +341,24 @@ def test_adam_is_torchs_to_the_bit_with_its_state():
         assert all(torch.equal(v, a["state"][k][n]) for n, v in values.items())
 
 
+def test_moments_of_a_dead_unit_do_not_become_denormal():
+    def after(make, steps=1_500):
+        parameters = [nn.Parameter(torch.ones(64))]
+        optimiser = make(parameters)
+        for i in range(steps):
+            gradient = torch.full((64,), 1.0 if i < 3 else 0.0)
+            gradient[0] = 1.0  # one that lives on
+            parameters[0].grad = gradient
+            optimiser.step()
+        return parameters[0], optimiser.state[parameters[0]]["exp_avg"]
+
+    ours, theirs = after(lambda p: FusedAdam(p, 0.01)), after(lambda p: torch.optim.Adam(p, 0.01, fused=True))
+    tiny = torch.finfo(torch.float32).tiny
+    assert ((theirs[1] != 0) & (theirs[1].abs() < tiny)).sum() == 63
+    assert not ((ours[1] != 0) & (ours[1].abs() < tiny)).any()
+    assert torch.equal(ours[0], theirs[0])
+
+
 def test_matrix_products_are_left_to_the_machine_on_cuda_alone():
     for device, precision, inside in (
         ("cuda", "auto", "high"),
