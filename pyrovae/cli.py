@@ -66,19 +66,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _leave() -> bool:
     """Ends the processes that this one has started. Whether this is the one that speaks for all."""
     launch = sys.modules.get("pyrovae.training.launch")  # not there before it is needed
-    if launch is None:
-        return True
-    launch.give_up()
-    return launch.speaks()
+    if launch is not None:
+        launch.give_up()
+    return _speaks()
+
+
+def _speaks() -> bool:
+    launch = sys.modules.get("pyrovae.training.launch")
+    return launch is None or launch.speaks()
 
 
 def _listen() -> None:
-    """What the library has to say, a line each, on standard error."""
+    """What the library has to say, a line each, on standard error, and once where several processes say it."""
     import logging
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            print(record.getMessage(), file=sys.stderr)
+            if _speaks():
+                print(record.getMessage(), file=sys.stderr)
 
     log = logging.getLogger("pyrovae")
     log.setLevel(logging.INFO)

@@ -73,7 +73,7 @@ class FusedAdam(torch.optim.Adam):
         assert self._kept is not None
         for moments in self._kept[1:3]:
             for moment in moments:
-                if moment.device.type == "cpu":
+                if type(moment) is Tensor and moment.device.type == "cpu":  # a piece of a sharded one is left alone
                     moment.copy_(F.hardshrink(moment, NOTHING))
 
     step.__dict__["hooked"] = True  # torch leaves it as it is: its profiler's wrapper takes half as long as the step
