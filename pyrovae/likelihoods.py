@@ -52,8 +52,10 @@ class _BernoulliLogProb(torch.autograd.Function):
 
     @staticmethod
     def forward(logits: Tensor, x: Tensor) -> Tensor:
-        # one tensor of its own: a fresh one costs more than the arithmetic
-        return torch.logaddexp(logits, logits.new_zeros(())).neg_().addcmul_(x, logits)
+        softplus = torch.logaddexp(logits, logits.new_zeros(()))
+        if torch._C._are_functorch_transforms_active():
+            return x * logits - softplus
+        return softplus.neg_().addcmul_(x, logits)  # in place: a fresh tensor costs more than the arithmetic
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -62,10 +64,14 @@ class _BernoulliLogProb(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
         (logits, x), (grad,) = ctx.saved_tensors, grads
-        if torch.is_grad_enabled():  # a second derivative is wanted
+        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
             by_logits = (x - logits.sigmoid()) * grad
         else:
-            by_logits = logits.sigmoid().neg_().add_(x).mul_(grad)
+            by_logits = logits.sigmoid().neg_().add_(x)
+            try:
+                by_logits.mul_(grad)
+            except RuntimeError:  # a batch of gradients
+                by_logits = by_logits * grad
         return by_logits, logits * grad if ctx.needs_input_grad[1] else None
 
 

@@ -959,3 +959,23 @@ def test_wrong_event_shape_of_data():
         ValueError, match=r"MLP expects events of shape \[1, 5, 4\], got a tensor of shape \[4, 1, 4, 5\]"
     ):
         pv.densities(small_vae().double(), torch.zeros(4, 1, 4, 5, dtype=F64))
+
+
+def test_the_bernoulli_s_density_takes_every_transform():
+    """Second derivatives, and vmap over the logits, the data, or the gradients."""
+    logits, x = torch.randn(4, 5, dtype=F64), (torch.rand(4, 5, dtype=F64) < 0.5).to(F64)
+
+    def density(logits, x):
+        return likelihoods.Bernoulli(nn.Identity()).distribution(logits, 1).log_prob(x)
+
+    exact = x * logits - torch.nn.functional.softplus(logits)
+    slope = torch.diag_embed((x - logits.sigmoid()).flatten()).unflatten(0, (4, 5)).unflatten(-1, (4, 5))
+    for over in ((0, 0), (None, 0), (0, None)):
+        rows = [t[0] if d is None else t for t, d in zip((logits, x), over, strict=True)]
+        found = torch.func.vmap(density, in_dims=over)(*rows)
+        torch.testing.assert_close(found, density(*torch.broadcast_tensors(*rows)))
+    torch.testing.assert_close(density(logits, x), exact)
+    torch.testing.assert_close(torch.func.jacrev(density)(logits, x), slope)
+    again = torch.autograd.functional.jacobian(lambda t: density(t, x), logits, vectorize=True)
+    torch.testing.assert_close(again, slope)
+    torch.autograd.gradgradcheck(lambda t: density(t, x), logits.clone().requires_grad_())

@@ -341,6 +341,22 @@ def test_adam_is_torchs_to_the_bit_with_its_state():
         assert all(torch.equal(v, a["state"][k][n]) for n, v in values.items())
 
 
+def test_adam_can_be_copied_and_have_another_group():
+    first, second = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    optimiser = FusedAdam([first], 0.1)
+    for i in range(4):
+        first.grad = second.grad = torch.ones(3)
+        optimiser.step()
+        if i == 1:
+            optimiser.add_param_group({"params": [second]})
+    assert (second < 1).all()
+    copied = copy.deepcopy(optimiser)
+    for group in copied.param_groups:
+        group["params"][0].grad = torch.ones(3)
+    copied.step()
+    assert torch.equal(copied.state_dict()["state"][0]["step"], torch.tensor(5.0))
+
+
 def test_moments_of_a_dead_unit_do_not_become_denormal():
     def after(make, steps=1_500):
         parameters = [nn.Parameter(torch.ones(64))]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import pyro
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.func import functional_call
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,7 +23,7 @@ Function = Callable[..., tuple[Tensor | None, ...]]
 
 _LIBRARIES = tuple(str(Path(str(m.__file__)).parent) for m in (torch, pyro))
 _OURS = str(Path(__file__).parents[1])
-_PLAIN = bool | int | float | str | None | Tensor
+_ABSENT = object()
 _TORCH = vars(nn.Module()).keys() - {"training"}
 
 
@@ -31,18 +31,26 @@ class NotCaptured(Exception):
     """A function cannot be kept as a graph; the message says what stopped it."""
 
 
-class _Owner(nn.Module):
-    """Modules and a function of their tensors, to be called with other tensors in their place."""
+@contextmanager
+def _standing_in(modules: Sequence[nn.Module], stand_ins: dict[int, Tensor]) -> Generator[None]:
+    """Other tensors in the places of the modules' own, by the id of these.
 
-    def __init__(self, modules: tuple[nn.Module, ...], function: Function) -> None:
-        super().__init__()
-        self.owned, self.function = nn.ModuleList(modules), function
+    As torch.func.functional_call, which puts the wrong tensors back where a module has two names.
+    """
+    dicts: list[dict[str, Any]] = [d for top in modules for m in top.modules() for d in (m._parameters, m._buffers)]
+    before = [d.copy() for d in dicts]
+    try:
+        for d in dicts:
+            for name, t in d.items():
+                d[name] = stand_ins.get(id(t), t)
+        yield
+    finally:
+        for d, own in zip(dicts, before, strict=True):
+            d.clear()
+            d.update(own)
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor | None, ...]:
-        return self.function(*inputs)
 
-
-def capture(function: Function, modules: tuple[nn.Module, ...], *inputs: Tensor) -> GraphModule:
+def capture(function: Function, modules: Sequence[nn.Module], *inputs: Tensor) -> GraphModule:
     """The operations of function(*inputs) as a graph that reads and writes the modules' own tensors.
 
     Derivatives that the function takes are part of it, so that nothing is differentiated when the graph is run.
@@ -52,28 +60,26 @@ def capture(function: Function, modules: tuple[nn.Module, ...], *inputs: Tensor)
     Raises:
         NotCaptured: for a function that reads a tensor's value, or an operation that cannot be traced.
     """
-    owner = _Owner(modules, function)
-    named = dict(owner.named_parameters()) | dict(owner.named_buffers())
-    learn = [t.requires_grad for t in named.values()]
-    size = len(named)
+    state = list({id(t): t for m in modules for t in (*m.parameters(), *m.buffers())}.values())
 
     def flat(*tensors: Tensor) -> list[Tensor | None]:
-        state = [t.detach().requires_grad_(r) for t, r in zip(tensors[:size], learn, strict=True)]
-        return list(functional_call(owner, dict(zip(named, state, strict=True)), tensors[size:]))
+        own = {id(t): u.detach().requires_grad_(t.requires_grad) for t, u in zip(state, tensors, strict=False)}
+        with _standing_in(modules, own):
+            return list(function(*tensors[len(state) :]))
 
     # tensors that belong to no module are constants of the graph
     trace = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            graph = trace(*(t.detach() for t in named.values()), *inputs)
+            graph = trace(*(t.detach() for t in state), *inputs)
         if any(n.target is _READ_BACK for n in graph.graph.nodes):
             with _NoReadBack():
                 function(*inputs)
             raise RuntimeError(str(_READ_BACK))
     except Exception as error:  # a program may do anything
         raise NotCaptured(_reason(error)) from error
-    return _bound(graph, list(named.values()))
+    return _bound(graph, state)
 
 
 _READ_BACK = torch.ops.aten._local_scalar_dense.default
@@ -119,11 +125,16 @@ def _where(frames: list[tuple[str, str]]) -> str:
 
 
 class Python:
-    """The plain values that the Python of some modules may depend on, and the other random numbers it may draw."""
+    """What the Python of some modules may depend on: attributes, tensors, submodules, hooks, random numbers.
+
+    Not variables outside of the modules, nor what is inside of an object that is no list, dict or module.
+    """
 
     def __init__(self, *modules: nn.Module) -> None:
         self.modules = [(name, m) for module in modules for name, m in module.named_modules()]
         self.values = [_values(m) for _, m in self.modules]
+        # an id is of use as long as nothing else can have it
+        self._held = [(vars(m).copy(), *(d.copy() for d in _dicts(m))) for _, m in self.modules]
         self.random = _random_numbers()
 
     def changed(self) -> str | None:
@@ -131,9 +142,9 @@ class Python:
         for (name, module), before in zip(self.modules, self.values, strict=True):
             now = _values(module)
             if now != before:
-                names = sorted(k for k in now.keys() | before.keys() if now.get(k) != before.get(k))
+                names = sorted(k for k in now.keys() | before.keys() if now.get(k, _ABSENT) != before.get(k, _ABSENT))
                 at = f"{type(module).__name__}{f' {name!r}' if name else ''}"
-                return f"attribute {names[0]!r} of {at} changes in Python; keep it in a buffer"
+                return f"attribute {names[0]!r} of {at} changes in Python, and a graph would keep what it was"
         return None
 
     def drew(self) -> str | None:
@@ -142,11 +153,26 @@ class Python:
 
 
 def _values(module: nn.Module) -> dict[str, Any]:
-    return {
-        k: id(v) if isinstance(v, Tensor) else v
-        for k, v in vars(module).items()
-        if isinstance(v, _PLAIN) and k not in _TORCH
-    }
+    """Plain values, also in lists and dicts; which tensors, modules and hooks there are, and where tensors lie."""
+    own = vars(module)
+    parameters, buffers, modules = _dicts(module)
+    found = {k: _plain(v) for k, v in own.items() if k not in _TORCH}
+    for name, t in (*parameters.items(), *buffers.items()):
+        found[name] = t if t is None else (id(t), t.data_ptr(), t.requires_grad, len(t._backward_hooks or ()))
+    found |= {name: id(m) for name, m in modules.items()}
+    return found | {k: tuple(map(id, v.values())) for k, v in own.items() if k.endswith("_hooks")}
+
+
+def _dicts(module: nn.Module) -> tuple[dict[str, Any], ...]:
+    return module._parameters, module._buffers, module._modules
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple | set):
+        return tuple(map(_plain, value))
+    if isinstance(value, dict):
+        return tuple((k, _plain(v)) for k, v in value.items())
+    return value if isinstance(value, bool | int | float | str | None) else id(value)
 
 
 def _random_numbers() -> tuple[Any, ...]:

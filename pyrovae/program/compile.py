@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import math
 import os
+import random
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -104,9 +107,8 @@ class Fast:
         try:
             self._all, self._last = Python(*self.modules), Python(self.modules[-1])
             expected = self._twice(self.function, x)
-            if (why := self._all.changed() or self._all.drew()) is not None:
-                raise NotCaptured(why)
-            graph = capture(traced, self.modules, x)
+            with untouched(self.modules, x.device):
+                graph = capture(traced, self.modules, x)
             self._check(graph, expected, x)
         except NotCaptured as why:
             log.warning("%s stays in Python: %s", self.what, why)
@@ -128,17 +130,17 @@ class Fast:
         self.graph, self.level = compiled, "compiled"
 
     def _twice(self, function: Callable[..., Any], x: Tensor) -> list[tuple[Any, ...]]:
-        """Results of two runs after each other, with the buffers they leave; the state is put back."""
-        buffers = [b for m in self.modules for b in m.buffers()]
-        before, rewind, found = [b.clone() for b in buffers], rewinding(x.device), []
-        try:
+        """Results of two runs after each other, with the buffers they leave; the state is put back.
+
+        Raises NotCaptured where they change what a graph does not see.
+        """
+        found = []
+        with untouched(self.modules, x.device):
             for _ in range(2):
                 results = [None if t is None else t.detach().clone() for t in function(x)]
-                found.append((*results, *(b.clone() for b in buffers)))
-        finally:
-            rewind()
-            for b, old in zip(buffers, before, strict=True):
-                b.copy_(old)
+                found.append((*results, *(b.clone() for m in self.modules for b in m.buffers())))
+            if (why := self._all.changed() or self._all.drew()) is not None:
+                raise NotCaptured(why)
         return found
 
     def _check(self, function: Callable[..., Any], expected: list[tuple[Any, ...]], x: Tensor) -> None:
@@ -146,6 +148,28 @@ class Fast:
         for a, b in zip(expected, self._twice(function, x), strict=True):
             if not _alike(a, b, self.close):
                 raise NotCaptured("as a graph it gives other numbers than in Python")
+
+
+@contextmanager
+def untouched(modules: Sequence[nn.Module], device: torch.device) -> Generator[None]:
+    """Buffers and attributes of modules, and random states, are put back to what they were."""
+    every = [m for top in modules for m in top.modules()]
+    values = [(b, b.clone()) for m in modules for b in m.buffers()]
+    before = [(m, vars(m).copy(), m._buffers.copy()) for m in every]
+    rewind, python, legacy = rewinding(device), random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        rewind()
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
+        for m, own, buffers in before:
+            vars(m).clear()
+            vars(m).update(own)
+            m._buffers.clear()
+            m._buffers.update(buffers)
+        for b, value in values:
+            b.copy_(value)
 
 
 def _alike(expected: tuple[Any, ...], found: tuple[Any, ...], close: float) -> bool:

@@ -33,10 +33,14 @@ class FusedAdam(torch.optim.Adam):
         self._kept: list[list[Tensor]] | None = None
         self._taken = 0
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The state, into tensors of its own."""
-        super().load_state_dict(state_dict)
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Several groups are stepped as torch does it."""
+        super().add_param_group(param_group)
         self._kept = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._kept, self._taken = None, 0
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -48,7 +52,7 @@ class FusedAdam(torch.optim.Adam):
             self._sweep()
         if closure is not None or self._kept is None or any(g is None for g in gradients):
             found = super().step(closure)
-            self._kept = self._lists(group["params"])
+            self._kept = self._lists(group["params"]) if len(self.param_groups) == 1 else None
             return found
         parameters, first, second, steps = self._kept
         torch._foreach_add_(steps, 1)
@@ -76,7 +80,7 @@ class FusedAdam(torch.optim.Adam):
                 if type(moment) is Tensor and moment.device.type == "cpu":  # a piece of a sharded one is left alone
                     moment.copy_(F.hardshrink(moment, NOTHING))
 
-    step.__dict__["hooked"] = True  # torch leaves it as it is: its profiler's wrapper takes half as long as the step
+    step.__dict__["hooked"] = True  # torch's wrapper, for its profiler and for hooks, takes half as long
 
     def _lists(self, parameters: list[nn.Parameter]) -> list[list[Tensor]] | None:
         """Parameters, moments and steps; None where some have none yet, or where they are not all alike."""

@@ -286,7 +286,7 @@ class _Loop:
             weight = self.crew.weight(n, self.batch_size, step)
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * self.rate_at((epoch + step / self.steps) / self.epochs)
-            bound = self.crew.step(partial(self.gradient, x, begin=step == 0), x, weight)
+            bound = self.crew.step(partial(self.gradient, x, begin=step < 2), x, weight)
             if self.clip is not None:
                 for module in (self.vae, self.objective):  # a baseline's gradient is no part of the model's norm
                     nn.utils.clip_grad_norm_([p for p in module.parameters() if p.grad is not None], self.clip)

@@ -153,4 +153,6 @@ def speaks() -> bool:
     """Whether this process is rank 0, or alone; before the processes know each other, by their environment."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank() == 0
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "NODE_RANK", "LOCAL_RANK"))
+    several = max(int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "SLURM_NTASKS")) > 1
+    names = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID") if several else ()
+    return all(os.environ.get(name, "0") == "0" for name in names)

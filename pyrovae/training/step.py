@@ -45,8 +45,14 @@ class Step:
         if isinstance(self.run, Fast):
             self.run.look(whole=begin)
         bound, *gradients = self.run(x)
-        for p, gradient in zip(self.parameters, gradients, strict=True):
-            p.grad = gradient
+        seen: set[int] = set()
+        for p, g in zip(self.parameters, gradients, strict=True):
+            # as backward() leaves it: laid out like its parameter, and no other's memory
+            if g is not None and (g.stride() != p.stride() or g.data_ptr() in seen):
+                g = torch.empty_like(p).copy_(g)
+            if g is not None:
+                seen.add(g.data_ptr())
+            p.grad = g
         return bound
 
     def python(self, x: Tensor) -> tuple[Any, ...]:
@@ -62,5 +68,6 @@ class Step:
     def _differentiate(self, x: Tensor, parameters: list[nn.Parameter]) -> tuple[Any, ...]:
         with torch.autocast(x.device.type, torch.bfloat16) if self.autocast else nullcontext():
             estimate = self.objective(self.vae, x)
-        gradients = torch.autograd.grad(-estimate.surrogate.mean(), parameters, allow_unused=True)
-        return estimate.bound.sum(), *gradients
+        learning = [p for p in parameters if p.requires_grad]
+        found = iter(torch.autograd.grad(-estimate.surrogate.mean(), learning, allow_unused=True))
+        return estimate.bound.sum(), *(next(found) if p.requires_grad else None for p in parameters)
