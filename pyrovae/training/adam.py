@@ -54,8 +54,8 @@ class FusedAdam(torch.optim.Adam):
             found = super().step(closure)
             self._kept = self._lists(group["params"]) if len(self.param_groups) == 1 else None
             return found
-        parameters, first, second, steps = self._kept
-        torch._foreach_add_(steps, 1)
+        parameters, first, second, steps, (taken,) = self._kept
+        taken.add_(1)
         torch._fused_adam_(
             parameters,
             gradients,
@@ -87,4 +87,7 @@ class FusedAdam(torch.optim.Adam):
         if len({(p.device, p.dtype) for p in parameters}) > 1 or any(not self.state[p] for p in parameters):
             return None
         states = [self.state[p] for p in parameters]
-        return [list(parameters), *([s[k] for s in states] for k in ("exp_avg", "exp_avg_sq", "step"))]
+        taken = torch.stack([s["step"] for s in states])
+        for state, step in zip(states, taken.unbind(), strict=True):
+            state["step"] = step  # a view: all are counted on in one addition
+        return [list(parameters), *([s[k] for s in states] for k in ("exp_avg", "exp_avg_sq", "step")), [taken]]
