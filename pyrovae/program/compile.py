@@ -197,15 +197,21 @@ def compile_graph(graph: GraphModule, *inputs: Tensor) -> Callable[..., Any]:
     cuda = inputs[0].device.type == "cuda"
     if not cuda and not any(shutil.which(c) for c in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if c):
         raise NotCaptured("there is no C++ compiler here; install g++ or clang++, or name one in CXX")
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it tells CPU users of CUDA
     import torch._inductor
+
+    told = logging.getLogger("torch.utils.cpp_extension")
+    level = told.level
 
     options: dict[str, Any] = {"fallback_random": True}
     if cuda:
         options |= torch._inductor.list_mode_options("reduce-overhead")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        compiled = torch._inductor.compile(graph, list(inputs), options=options)
+        told.setLevel(logging.ERROR)  # it tells CPU users of CUDA
+        try:
+            compiled = torch._inductor.compile(graph, list(inputs), options=options)
+        finally:
+            told.setLevel(level)
     if not cuda:
         return compiled
 

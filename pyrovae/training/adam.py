@@ -10,7 +10,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-NOTHING = 1e-30  # a moment as small moves no weight: Adam divides by at least 1e-8
+NOTHING = (1e-30, 1e-34)  # moments as small move no weight: Adam divides by 1e-8 + √ of the second
 SWEEP = 100  # steps between two looks for them: in 175 one would fall to where numbers are denormal
 
 
@@ -18,8 +18,8 @@ class FusedAdam(torch.optim.Adam):
     """Adam of one group of parameters with one learning rate, all steps of a tensor in one pass over it.
 
     The numbers, and the state, are those of torch.optim.Adam(fused=True), which collects its lists of tensors anew in
-    every step; that takes half as long as the arithmetic on a few hundred thousand parameters. Moments under 1e-30 are
-    set to 0: those of a dead unit would fall to denormal numbers and stay there, where a CPU is many times slower.
+    every step; that takes half as long as the arithmetic on a few hundred thousand parameters. Moments of nothing
+    are set to 0: those of a dead unit would fall to denormal numbers and stay there, where a CPU is many times slower.
 
     Reference: Kingma and Ba, "Adam: a method for stochastic optimization", 2015.
 
@@ -31,7 +31,6 @@ class FusedAdam(torch.optim.Adam):
     def __init__(self, parameters: list[nn.Parameter], learning_rate: float) -> None:
         super().__init__(parameters, lr=learning_rate, fused=True)
         self._kept: list[list[Tensor]] | None = None
-        self._taken = 0
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Several groups are stepped as torch does it."""
@@ -40,15 +39,15 @@ class FusedAdam(torch.optim.Adam):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._kept, self._taken = None, 0
+        self._kept = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step along the gradients."""
         group = self.param_groups[0]
         gradients = [p.grad for p in group["params"]]
-        self._taken += 1
-        if self._kept is not None and self._taken % SWEEP == 0:
+        group["taken"] = group.get("taken", 0) + 1  # kept with the state: a resumed run looks at the same steps
+        if self._kept is not None and group["taken"] % SWEEP == 0:
             self._sweep()
         if closure is not None or self._kept is None or any(g is None for g in gradients):
             found = super().step(closure)
@@ -75,10 +74,10 @@ class FusedAdam(torch.optim.Adam):
 
     def _sweep(self) -> None:
         assert self._kept is not None
-        for moments in self._kept[1:3]:
+        for moments, nothing in zip(self._kept[1:3], NOTHING, strict=True):
             for moment in moments:
                 if type(moment) is Tensor and moment.device.type == "cpu":  # a piece of a sharded one is left alone
-                    moment.copy_(F.hardshrink(moment, NOTHING))
+                    moment.copy_(F.hardshrink(moment, nothing))
 
     step.__dict__["hooked"] = True  # torch's wrapper, for its profiler and for hooks, takes half as long
 
