@@ -65,6 +65,7 @@ class Parser(ArgumentParser):
             known = [o for action in self._actions for o in action.option_strings if o.startswith("--")]
             return f"unknown option {unknown[0]!r}; {nearest(unknown[0].split('=')[0], known, remedy)}"
         message = re.sub(r"<class '(\w+)'>", r"\1", message).replace("Parser key", "option")
+        message = re.sub(r": Expected a typing.Literal\[(.*?)\]. Got value: ", r" expects one of \1, got ", message)
         stray = re.search(r"class_path '([\w.]+)':.*Option '(\w+)' is not accepted", message)
         if stray:
             cls = load_class(stray[1])

@@ -14,6 +14,7 @@ from conftest import EVENT, small_data, small_vae
 from zoo import ALL, vae_for
 
 import pyrovae as pv
+from pyrovae.cli import main
 from pyrovae.objectives import ELBO, IWAE, PyroELBO
 from pyrovae.program.capture import capture
 from pyrovae.program.compile import choose_level, compile_graph
@@ -504,6 +505,8 @@ def test_the_estimate_is_told(lines):
     assert "runs as compiled: estimated for 100,000 of them, in all: python" in lines.text
 
 
-def test_an_unknown_word_is_answered(data):
+def test_an_unknown_word_is_answered(data, capsys):
+    assert main(["train", "--compile", "allways"]) == 2
+    assert "expects one of 'auto', 'never', 'always', got allways" in capsys.readouterr().err
     with pytest.raises(ValueError, match="unknown compile 'allways'; did you mean 'always'"):
         fitted(data, built(data), compile="allways")
