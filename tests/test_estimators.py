@@ -16,7 +16,7 @@ from pyro import poutine
 from test_unbiased import gradient
 
 import pyrovae as pv
-from pyrovae import relaxed
+from pyrovae.distributions import relaxed
 from pyrovae.objectives import (
     CIWAE,
     CUBO,

@@ -31,8 +31,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyrovae as pv
-from pyrovae import likelihoods, networks, posteriors, priors, relaxed
+from pyrovae import likelihoods, networks, posteriors, priors
 from pyrovae.config import construct, describe
+from pyrovae.distributions import relaxed
 
 LEADING = [(), (4,), (3, 4), (2, 3, 4)]
 L = 2

@@ -13,9 +13,9 @@ from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 from torch.distributions import biject_to
 
+from ..distributions.relaxed import RelaxedBernoulli
 from ..program import Densities, Site, densities, evaluating, family, home, seeded, unwrapped
 from ..progress import bar as progress_bar
-from ..relaxed import RelaxedBernoulli
 from .arguments import check_count, check_data
 from .evidence import _ELEMENTS, _ROWS, Evidence
 

@@ -8,9 +8,9 @@ import torch
 from pyro.distributions import RelaxedBernoulliStraightThrough, RelaxedOneHotCategoricalStraightThrough
 from torch import Tensor, nn
 
+from ..distributions.relaxed import RelaxedBernoulli
 from ..objectives import Objective
 from ..program import Detached, densities, unwrapped
-from ..relaxed import RelaxedBernoulli
 
 BROKEN = RelaxedBernoulli, RelaxedBernoulliStraightThrough, RelaxedOneHotCategoricalStraightThrough
 

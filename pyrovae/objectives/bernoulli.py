@@ -9,8 +9,8 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from ..distributions.relaxed import check_temperature
 from ..program import Densities, GenerativeProgram, Site, check_particles, densities, family, unwrapped
-from ..relaxed import check_temperature
 from .base import Estimate, Objective, check_nonnegative
 from .weights import Weights, elbo_of, surrogate
 

@@ -1,0 +1,7 @@
+"""Likelihoods p(x | z): modules whose forward takes the latents and returns a distribution over the data."""
+
+from .base import Likelihood
+from .bernoulli import Bernoulli, Binomial, ContinuousBernoulli
+from .normal import Normal
+
+__all__ = ["Bernoulli", "Binomial", "ContinuousBernoulli", "Likelihood", "Normal"]

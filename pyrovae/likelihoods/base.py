@@ -1,0 +1,41 @@
+"""What every likelihood is: a module whose forward takes the latents and returns p(x | z)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import pyro.distributions as dist
+import torch.nn as nn
+from torch import Tensor
+
+from ..config import Configured
+from ..networks import over_leading
+
+
+class Likelihood(Configured, nn.Module, ABC):
+    """Abstract: p(x | z), its parameters the output of a decoder.
+
+    Args:
+        network: a decoder from [L] to `decoded(event)`; it may be written for [N, L] alone, without particles.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    @classmethod
+    def decoded(cls, event: Sequence[int], **options: Any) -> list[int]:
+        """The output shape that the decoder must have for data of shape `event`, under the constructor's options."""
+        return list(event)
+
+    @abstractmethod
+    def distribution(self, y: Tensor, event_dim: int) -> dist.TorchDistribution:
+        """The distribution of every element, independent given z, from the decoder's output y."""
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        """p(x | z): z is [*leading, L], the distribution has batch shape [*leading] and the data's event shape."""
+        y = over_leading(self.network, z, 1).to(z.dtype)  # under autocast densities are still taken in full precision
+        event_dim = y.dim() - (z.dim() - 1)
+        return self.distribution(y, event_dim).to_event(event_dim)

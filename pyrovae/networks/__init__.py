@@ -1,0 +1,19 @@
+"""Networks: tensors to tensors. Every network here accepts any leading dimensions, [*leading, *event]."""
+
+from .base import ACTIVATIONS, Chain, Network, Standardise, as_event, over_leading
+from .dense import MLP
+from .images import Conv, TransposedConv
+from .pair import pair
+
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "Chain",
+    "Conv",
+    "Network",
+    "Standardise",
+    "TransposedConv",
+    "as_event",
+    "over_leading",
+    "pair",
+]

@@ -1,0 +1,7 @@
+"""Priors p(z): modules whose forward returns a distribution over the latents."""
+
+from .base import Prior
+from .discrete import Bernoulli, OneHotCategorical, RelaxedBernoulli
+from .normal import StandardNormal
+
+__all__ = ["Bernoulli", "OneHotCategorical", "Prior", "RelaxedBernoulli", "StandardNormal"]
