@@ -95,6 +95,9 @@ def _load_file(path: Path) -> Any:
 def class_path(cls: type) -> str:
     """The inverse of `load_class`: dotted for installed code, `FILE.py:Class` for a user's file or script."""
     module = sys.modules[cls.__module__]
+    room = ".".join(cls.__module__.split(".")[:2])  # ours by the public name, which stays when files are split
+    if cls.__module__.startswith("pyrovae.") and getattr(sys.modules[room], cls.__qualname__, None) is cls:
+        return f"{room}.{cls.__qualname__}"
     file = getattr(module, _FILE, None) or (cls.__module__ == "__main__" and getattr(module, "__file__", None))
     return f"{file}:{cls.__qualname__}" if file else f"{cls.__module__}.{cls.__qualname__}"
 
@@ -163,6 +166,6 @@ def find_class(name: str, base: type, package: str) -> type:
     if "." in name:
         cls = load_class(name)
         if not issubclass(cls, base):
-            raise ValueError(f"{name!r} is no {kind}; its class must be a {base.__module__}.{base.__name__}")
+            raise ValueError(f"{name!r} is no {kind}; its class must be a {class_path(base)}")
         return cls
     raise ValueError(f"unknown {kind} {name!r}; {nearest(name, known)}")

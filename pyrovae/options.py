@@ -22,7 +22,7 @@ from .training.run_folder import ARCHITECTURE
 from .training.schedules import SCHEDULES
 
 PARTS = {  # option: (base class, package of its known classes, constructor arguments that the model fills in)
-    "prior": (priors.Prior, "pyrovae.priors", {"latent"}),
+    "prior": (priors.Prior, "pyrovae.priors", {"latent", "event"}),
     "likelihood": (likelihoods.Likelihood, "pyrovae.likelihoods", {"network"}),
     "posterior": (posteriors.Posterior, "pyrovae.posteriors", {"network"}),
     "objective": (objectives.Objective, "pyrovae.objectives", set()),
@@ -214,7 +214,7 @@ def _resolve(option: str, value: Any) -> Any:
         cls = find_class(value, base, package)
         if cls is objectives.PyroELBO:
             raise ValueError("PyroELBO wraps an object of pyro.infer; give that to pv.fit(..., objective=...)")
-        return {"class_path": f"{cls.__module__}.{cls.__qualname__}"}
+        return {"class_path": class_path(cls)}
     if isinstance(value, dict) and "class_path" in value:
         return value | _resolve(option, value["class_path"])
     raise ValueError(f"{option} expects a class name, or class_path and init_args, got {value!r}")

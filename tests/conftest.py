@@ -19,8 +19,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import pyrovae as pv
-from pyrovae import likelihoods, posteriors, priors
-from pyrovae.networks import pair
 from pyrovae.program.capture import capture
 from pyrovae.training.step import Step
 
@@ -166,71 +164,6 @@ FREE: dict[str, Callable[[], Any]] = {
     "two latents": lambda: TwoLatents("up"),
     "two latents, downwards": lambda: TwoLatents("down"),
 }
-
-
-# The parts, one table a role: a line buys the whole suite
-
-EVENT = [1, 5, 4]
-
-# name: constructor from the latent size
-PRIORS: dict[str, Callable[[int], nn.Module]] = {
-    "StandardNormal": priors.StandardNormal,
-    "Bernoulli": priors.Bernoulli,
-    "RelaxedBernoulli": priors.RelaxedBernoulli,
-    "OneHotCategorical": priors.OneHotCategorical,
-}
-# name: class, the prior over the same values
-POSTERIORS: dict[str, tuple[type[posteriors.Posterior], str]] = {
-    "DiagonalNormal": (posteriors.DiagonalNormal, "StandardNormal"),
-    "Bernoulli": (posteriors.Bernoulli, "Bernoulli"),
-    "StraightThroughBernoulli": (posteriors.StraightThroughBernoulli, "Bernoulli"),
-    "RelaxedBernoulli": (posteriors.RelaxedBernoulli, "RelaxedBernoulli"),
-    "OneHotCategorical": (posteriors.OneHotCategorical, "OneHotCategorical"),
-    "StraightThroughOneHotCategorical": (posteriors.StraightThroughOneHotCategorical, "OneHotCategorical"),
-}
-# name: class, options, data from uniform numbers
-LIKELIHOODS: dict[str, tuple[type[likelihoods.Likelihood], dict[str, Any], Callable[[Tensor], Tensor]]] = {
-    "Bernoulli": (likelihoods.Bernoulli, {}, lambda u: (u < 0.5).to(u.dtype)),
-    "ContinuousBernoulli": (likelihoods.ContinuousBernoulli, {}, lambda u: u),
-    "Binomial": (likelihoods.Binomial, {"total_count": 16}, lambda u: (17 * u).floor().clamp(max=16)),
-    "Normal learned": (likelihoods.Normal, {}, lambda u: 4 * u - 2),
-    "Normal fixed": (likelihoods.Normal, {"scale": 0.5}, lambda u: 4 * u - 2),
-    "Normal per pixel": (likelihoods.Normal, {"scale": "per_pixel"}, lambda u: 4 * u - 2),
-}
-# name: encoder and decoder, widths
-NETWORKS: dict[str, list[int]] = {"mlp": [6], "conv": [3, 4]}
-
-
-def small_vae(
-    likelihood: str = "Bernoulli",
-    network: str = "mlp",
-    prior: str | None = None,
-    posterior: str = "DiagonalNormal",
-    latent: int = 2,
-    event: list[int] = EVENT,
-) -> pv.models.VAE:
-    """A VAE of a few dozen weights; without another, the prior is that of the posterior."""
-    (r, options, _), (q, own) = LIKELIHOODS[likelihood], POSTERIORS[posterior]
-    p = PRIORS[prior or own]
-    encoder, decoder = pair(
-        network, event, q.code(latent), latent, r.decoded(event, **options), NETWORKS[network], "tanh"
-    )
-    return pv.models.VAE(p(latent), r(decoder, **options), q(encoder))
-
-
-def small_data(likelihood: str = "Bernoulli", n: int = 4, event: list[int] = EVENT, dtype: Any = F64) -> Tensor:
-    """Data that the likelihood of this name gives a density to."""
-    return LIKELIHOODS[likelihood][2](torch.rand(n, *event, dtype=dtype))
-
-
-class Toy:
-    """A data set, as far as VAE.build looks at one."""
-
-    def __init__(self, values: str = "binary", event: list[int] = EVENT, levels: int | None = None) -> None:
-        self.event_shape, self.values, self.levels = tuple(event), values, levels
-
-    def batches(self, split: str, batch_size: int, shuffle: bool = True) -> Iterator[Tensor]:
-        yield 8 + 4 * torch.randn(batch_size, *self.event_shape)
 
 
 # Checks

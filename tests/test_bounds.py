@@ -7,8 +7,9 @@ import math
 
 import pytest
 import torch
-from conftest import F64, FREE, TIGHT, LinearGaussian, TwoLatents, gradients, run, small_data, small_vae, z_test
+from conftest import F64, FREE, TIGHT, LinearGaussian, TwoLatents, gradients, run, z_test
 from exact import Coins, Masked, OneLatent, at_nodes
+from pieces import small_data, small_vae
 
 import pyrovae as pv
 from pyrovae.objectives import (

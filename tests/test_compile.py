@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import EVENT, small_data, small_vae
+from pieces import EVENT, small_data, small_vae
 from zoo import ALL, vae_for
 
 import pyrovae as pv

@@ -11,7 +11,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import F64, TIGHT, Global, LinearGaussian, gradients, run, small_data, small_vae, z_test
+from conftest import F64, TIGHT, Global, LinearGaussian, gradients, run, z_test
+from pieces import small_data, small_vae
 from pyro.infer import RenyiELBO
 from scipy import stats
 from torch.distributions import kl_divergence

@@ -9,7 +9,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import EVENT, EXACT, F64, FREE, LIKELIHOODS, TIGHT, Global, LinearGaussian, small_data, small_vae
+from conftest import EXACT, F64, FREE, TIGHT, Global, LinearGaussian
+from pieces import EVENT, LIKELIHOODS, small_data, small_vae
 from pyro import poutine
 
 import pyrovae as pv

@@ -10,8 +10,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import F64, TIGHT, check_device, check_trace, run, small_data, small_vae, z_test
+from conftest import F64, TIGHT, check_device, check_trace, run, z_test
 from exact import Coins, Mixture, at_nodes
+from pieces import small_data, small_vae
 
 import pyrovae as pv
 from pyrovae.objectives import CUBO, ELBO, IWAE, MIWAE, TVO, Renyi, TailAdaptive

@@ -10,8 +10,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import F64, TIGHT, Global, LinearGaussian, TwoLatents, gradients, run, small_data, small_vae
+from conftest import F64, TIGHT, Global, LinearGaussian, TwoLatents, gradients, run
 from exact import Mixture, OneLatent
+from pieces import small_data, small_vae
 from pyro import poutine
 from test_unbiased import gradient
 

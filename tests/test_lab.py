@@ -9,8 +9,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import F64, LinearGaussian, TwoLatents, small_data, small_vae
+from conftest import F64, LinearGaussian, TwoLatents
 from exact import Coins, Mixture, OneLatent, at_nodes
+from pieces import small_data, small_vae
 from zoo import ALL, vae_for
 
 import pyrovae as pv

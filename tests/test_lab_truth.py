@@ -8,8 +8,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn as nn
-from conftest import F64, LinearGaussian, small_data, small_vae
+from conftest import F64, LinearGaussian
 from exact import Coins, OneLatent
+from pieces import small_data, small_vae
 from test_lab import compare, row
 
 import pyrovae as pv

@@ -12,21 +12,8 @@ import pytest
 import torch
 import torch.nn as nn
 import yaml
-from conftest import (
-    EVENT,
-    F64,
-    LIKELIHOODS,
-    NETWORKS,
-    TIGHT,
-    check_device,
-    check_trace,
-    fake_cuda,
-    gradients,
-    reached,
-    small_data,
-    small_vae,
-    z_test,
-)
+from conftest import F64, TIGHT, check_device, check_trace, fake_cuda, gradients, reached, z_test
+from pieces import EVENT, LIKELIHOODS, NETWORKS, small_data, small_vae
 from torch.distributions import kl_divergence
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx

@@ -17,8 +17,6 @@ from conftest import (
     EXACT,
     F64,
     FREE,
-    LIKELIHOODS,
-    NETWORKS,
     TIGHT,
     Global,
     LinearGaussian,
@@ -28,11 +26,10 @@ from conftest import (
     gradients,
     reached,
     run,
-    small_data,
-    small_vae,
     z_test,
 )
 from exact import EVERY, SOME, Mixture, masked_within
+from pieces import LIKELIHOODS, NETWORKS, small_data, small_vae
 from pyro.infer import (
     SVI,
     RenyiELBO,

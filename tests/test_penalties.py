@@ -9,8 +9,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import F64, TIGHT, LinearGaussian, TwoLatents, gradients, run, small_data, small_vae, z_test
+from conftest import F64, TIGHT, LinearGaussian, TwoLatents, gradients, run, z_test
 from exact import SOME, Coins, Mixture, masked_within
+from pieces import small_data, small_vae
 
 import pyrovae as pv
 from pyrovae.objectives import DIPVAE, ELBO, BetaTCVAE, Capacity, InfoVAE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from conftest import small_vae
+from pieces import small_vae
 
 from pyrovae.objectives import (
     CIWAE,

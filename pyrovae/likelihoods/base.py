@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 import torch.nn as nn
 from torch import Tensor
 
 from ..config import Configured
-from ..networks import over_leading
+from ..networks import input_shape, over_leading
 
 
 class Likelihood(Configured, nn.Module, ABC):
@@ -19,11 +20,21 @@ class Likelihood(Configured, nn.Module, ABC):
 
     Args:
         network: a decoder from [L] to `decoded(event)`; it may be written for [N, L] alone, without particles.
+
+    Attributes:
+        latent: number of latent dimensions L; None where the decoder does not tell the shape of its input.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        inputs = input_shape(network)
+        self.latent = inputs[0] if inputs is not None and len(inputs) == 1 else None
+
+    @classmethod
+    def options_for(cls, data: Any) -> dict[str, Any]:
+        """Options of the constructor that the values of a data set decide, where none are given."""
+        return {}
 
     @classmethod
     def decoded(cls, event: Sequence[int], **options: Any) -> list[int]:
@@ -36,6 +47,8 @@ class Likelihood(Configured, nn.Module, ABC):
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """p(x | z): z is [*leading, L], the distribution has batch shape [*leading] and the data's event shape."""
+        if not z.is_floating_point():  # whole numbers, as a Categorical draws them
+            z = z.to(next((p.dtype for p in self.network.parameters()), torch.get_default_dtype()))
         y = over_leading(self.network, z, 1).to(z.dtype)  # under autocast densities are still taken in full precision
         event_dim = y.dim() - (z.dim() - 1)
         return self.distribution(y, event_dim).to_event(event_dim)

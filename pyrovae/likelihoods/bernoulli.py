@@ -139,6 +139,11 @@ class Binomial(Likelihood):
             raise ValueError(f"Binomial expects total_count of at least 1, got {total_count}")
         self.total_count = total_count
 
+    @classmethod
+    def options_for(cls, data: Any) -> dict[str, Any]:
+        """total_count, where the data are counts 0..levels."""
+        return {"total_count": data.levels} if data.levels else {}
+
     def distribution(self, y: Tensor, event_dim: int) -> dist.TorchDistribution:
         """Binomial with n = total_count and logits y."""
         return _Binomial(self.total_count, logits=y)

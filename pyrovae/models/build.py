@@ -49,9 +49,22 @@ def find_part(model: type, role: str, spec: Any, base: type) -> tuple[Any, dict[
     return find_class(spec["class_path"], base, f"pyrovae.{role}s"), dict(spec.get("init_args") or {})
 
 
-def build_part(cls: Any, options: dict[str, Any], first: Any) -> nn.Module:
-    """A part from its first argument and its options. Raises ValueError for options that it does not take."""
+def check_parts(prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -> None:
+    """Refuse parts of different latent sizes, as far as they tell. Raises ValueError."""
+    parts = {"prior": prior, "likelihood": likelihood, "posterior": posterior}
+    sizes = {role: getattr(part, "latent", None) for role, part in parts.items()}
+    if len({n for n in sizes.values() if n is not None}) > 1:
+        told = ", ".join(f"{type(parts[r]).__name__} has {n}" for r, n in sizes.items() if n is not None)
+        raise ValueError(
+            f"prior, likelihood and posterior expect one number of latent dimensions, got {told}; build the prior, the "
+            "decoder's input and the encoder's output (posterior.code(latent)) for one latent size"
+        )
+
+
+def build_part(cls: Any, options: dict[str, Any], *first: Any) -> nn.Module:
+    """A part from its first arguments and its options. Raises ValueError for options that it does not take."""
     try:
-        return cls(first, **options)
+        return cls(*first, **options)
     except TypeError as error:
-        raise ValueError(f"{cls.__name__} does not take these options: {error}") from error
+        who = getattr(cls, "__self__", cls).__name__  # a class, or a class method of it
+        raise ValueError(f"{who} does not take these options: {error}") from error

@@ -12,6 +12,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ..attached import attach
 from ..config import Configured
 from ..program.checks import check_particles
 from ..program.enumeration import LARGEST, support
@@ -54,6 +55,7 @@ class EnumerableVAE(Configured, nn.Module):
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module, enumerate: bool = True) -> None:
         super().__init__()
         self.prior, self.likelihood, self.posterior, self.enumerate = prior, likelihood, posterior, enumerate
+        attach(self)
         self.values()  # a prior over other values is refused at once
 
     def model(self, x: Tensor) -> None:

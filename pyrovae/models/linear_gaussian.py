@@ -181,7 +181,7 @@ class LinearGaussian(Configured, nn.Module):
         q = None
         if posterior != "exact":
             part, options = find_part(cls, "posterior", posterior, Posterior)
-            q = build_part(part, options, Chain(centre, MLP(event, part.code(latent), hidden=[])))
+            q = build_part(part, options, Chain(centre, MLP(event, part.code(latent, **options), hidden=[])))
         model = cls(event, latent, noise, q)
         with torch.no_grad():
             model.weight.mul_(centre.scale)

@@ -9,12 +9,13 @@ import pyro
 import torch.nn as nn
 from torch import Tensor
 
+from ..attached import attach
 from ..config import Configured
 from ..likelihoods import Likelihood
 from ..networks import Chain, Standardise, pair
 from ..posteriors import Posterior
 from ..priors import Prior
-from .build import Part, as_data, build_part, check_latent, find_part
+from .build import Part, as_data, build_part, check_latent, check_parts, find_part
 
 
 class VAE(Configured, nn.Module):
@@ -24,6 +25,9 @@ class VAE(Configured, nn.Module):
         prior: p(z), a module that returns a distribution.
         likelihood: p(x | z), a module from z to a distribution.
         posterior: q(z | x), a module from x to a distribution.
+
+    Raises:
+        ValueError: for parts that tell of different numbers of latent dimensions.
 
     Reference: Kingma and Welling, "Auto-encoding variational Bayes", 2014.
 
@@ -39,7 +43,9 @@ class VAE(Configured, nn.Module):
 
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -> None:
         super().__init__()
+        check_parts(prior, likelihood, posterior)
         self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
+        attach(self)
 
     def model(self, x: Tensor) -> None:
         """p(z) p(x | z); x: [B, *event]."""
@@ -92,17 +98,16 @@ class VAE(Configured, nn.Module):
             likelihood = natural_likelihood(data)
         r, r_options = find_part(cls, "likelihood", likelihood, Likelihood)
         q, q_options = find_part(cls, "posterior", posterior, Posterior)
-        if r.__name__ == "Binomial" and data.levels:
-            r_options.setdefault("total_count", data.levels)
+        r_options = r.options_for(data) | r_options
         event = list(data.event_shape)
         encoder, decoder = pair(
-            network, event, q.code(latent), latent, r.decoded(event, **r_options), hidden, activation
+            network, event, q.code(latent, **q_options), latent, r.decoded(event, **r_options), hidden, activation
         )
         some = next(data.batches("train", 10_000, shuffle=False))
         centre = Standardise(event).to_data(some, rescale=data.values in ("counts", "real"))
         encoder = Chain(centre, encoder)
         return cls(
-            build_part(p, p_options, latent),
+            build_part(p.for_data, p_options, latent, data),
             build_part(r, r_options, decoder),
             build_part(q, q_options, encoder),
         )

@@ -1,6 +1,6 @@
 """Networks: tensors to tensors. Every network here accepts any leading dimensions, [*leading, *event]."""
 
-from .base import ACTIVATIONS, Chain, Network, Standardise, as_event, over_leading
+from .base import ACTIVATIONS, Chain, Network, Standardise, as_event, input_shape, output_shape, over_leading
 from .dense import MLP
 from .images import Conv, TransposedConv
 from .pair import pair
@@ -14,6 +14,8 @@ __all__ = [
     "Standardise",
     "TransposedConv",
     "as_event",
+    "input_shape",
+    "output_shape",
     "over_leading",
     "pair",
 ]

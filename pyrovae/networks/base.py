@@ -85,6 +85,7 @@ def as_event(network: nn.Module, name: str, shape: Any) -> tuple[int, ...]:
 
 
 def as_activation(name: str) -> nn.Module:
+    """The module of this name. Raises ValueError with the nearest match."""
     if name not in ACTIVATIONS:
         raise ValueError(f"unknown activation {name!r}; {nearest(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]()
@@ -96,6 +97,20 @@ def linear(n: int, m: int) -> nn.Linear:
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def output_shape(network: nn.Module) -> tuple[int, ...] | None:
+    """The event shape that a network returns; None for one that does not say."""
+    while isinstance(network, Chain):
+        network = network.then
+    return network.outputs if isinstance(network, Network) else None
+
+
+def input_shape(network: nn.Module) -> tuple[int, ...] | None:
+    """The event shape that a network takes; None for one that does not say."""
+    while isinstance(network, Chain):
+        network = network.first
+    return network.inputs if isinstance(network, Network) else getattr(network, "event", None)
 
 
 class Standardise(Configured, nn.Module):

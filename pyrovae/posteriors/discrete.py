@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro.distributions as dist
 import torch.nn as nn
 from torch import Tensor
@@ -26,7 +28,7 @@ class Bernoulli(Posterior):
     """
 
     @classmethod
-    def code(cls, latent: int) -> list[int]:
+    def code(cls, latent: int, **options: Any) -> list[int]:
         """[L]: the logits."""
         return [latent]
 
@@ -59,7 +61,7 @@ class StraightThroughBernoulli(Posterior):
         self.temperature = check_temperature("StraightThroughBernoulli", temperature)
 
     @classmethod
-    def code(cls, latent: int) -> list[int]:
+    def code(cls, latent: int, **options: Any) -> list[int]:
         """[L]: the logits."""
         return [latent]
 
@@ -75,7 +77,7 @@ class RelaxedBernoulli(Posterior):
     model; with one temperature for both, their KL divergence has a closed form.
     Gradient: pathwise. At a low temperature take that closed form (objectives with kl="analytic"): draws that are
     rounded to the ends of (0, 1) have a mass there, and the step from density to mass biases the gradient of the
-    sampled log p(z) − log q(z | x). See `pyrovae.relaxed.RelaxedBernoulli`.
+    sampled log p(z) − log q(z | x). See `pyrovae.distributions.relaxed.RelaxedBernoulli`.
     Reference: Maddison, Mnih and Teh, "The Concrete distribution", 2017.
 
     Args:
@@ -92,7 +94,7 @@ class RelaxedBernoulli(Posterior):
         self.temperature = check_temperature("RelaxedBernoulli", temperature)
 
     @classmethod
-    def code(cls, latent: int) -> list[int]:
+    def code(cls, latent: int, **options: Any) -> list[int]:
         """[L]: the logits."""
         return [latent]
 
@@ -115,7 +117,7 @@ class OneHotCategorical(Posterior):
     """
 
     @classmethod
-    def code(cls, latent: int) -> list[int]:
+    def code(cls, latent: int, **options: Any) -> list[int]:
         """[L]: the logits."""
         return [latent]
 
@@ -144,7 +146,7 @@ class StraightThroughOneHotCategorical(Posterior):
         self.temperature = check_temperature("StraightThroughOneHotCategorical", temperature)
 
     @classmethod
-    def code(cls, latent: int) -> list[int]:
+    def code(cls, latent: int, **options: Any) -> list[int]:
         """[L]: the logits."""
         return [latent]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro.distributions as dist
 from torch import Tensor
 
@@ -14,13 +16,13 @@ class DiagonalNormal(Posterior):
     Args:
         network: an encoder from the event shape of x to [2L].
 
-    >>> import torch
+    >>> import torch, torch.nn as nn
     >>> DiagonalNormal(nn.Linear(5, 2 * 3))(torch.zeros(7, 5))
     Independent(Normal(loc: torch.Size([7, 3]), scale: torch.Size([7, 3])), 1)
     """
 
     @classmethod
-    def code(cls, latent: int) -> list[int]:
+    def code(cls, latent: int, **options: Any) -> list[int]:
         """[2L]: μ, then log σ."""
         return [2 * latent]
 

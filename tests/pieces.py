@@ -1,0 +1,244 @@
+"""The tables of parts, one a role: a line here buys the whole suite of its role, and a name in `small_vae`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+import pyrovae as pv
+from pyrovae import likelihoods, networks, posteriors, priors
+from pyrovae.attached import Attached
+from pyrovae.networks import pair
+
+F64 = torch.float64
+EVENT = [1, 5, 4]
+LEADING = [(), (4,), (3, 4), (2, 3, 4)]
+L = 2  # latent dimensions, where sums and integrals over all of them are taken
+
+
+class PriorCase(NamedTuple):
+    """A prior: how it is built for so many latents, where its values lie (SPACES), a posterior over such values."""
+
+    build: Callable[[int], nn.Module]
+    space: str
+    posterior: str = "DiagonalNormal"
+    accuracy: float = 1e-8  # of the quadrature, for a density that is not smooth
+
+
+class PosteriorCase(NamedTuple):
+    """A posterior: its class and options, the prior over the same values, and what it can do."""
+
+    cls: type[posteriors.Posterior]
+    prior: str
+    options: dict[str, Any] = {}  # noqa: RUF012
+    pathwise: bool = True  # whether a gradient passes through a draw
+    closed: bool = True  # whether its rate KL(q ‖ p) has a closed form
+    accuracy: float = 1e-8
+
+
+class LikelihoodCase(NamedTuple):
+    """A likelihood: its class and options, and data for it from uniform numbers."""
+
+    cls: type[likelihoods.Likelihood]
+    options: dict[str, Any]
+    data: Callable[[Tensor], Tensor]
+
+
+PRIORS: dict[str, PriorCase] = {
+    "StandardNormal": PriorCase(priors.StandardNormal, "reals"),
+    "Bernoulli": PriorCase(priors.Bernoulli, "coins", "Bernoulli"),
+    "RelaxedBernoulli": PriorCase(priors.RelaxedBernoulli, "unit with ends", "RelaxedBernoulli"),
+    "OneHotCategorical": PriorCase(priors.OneHotCategorical, "one-hot", "OneHotCategorical"),
+}
+POSTERIORS: dict[str, PosteriorCase] = {
+    "DiagonalNormal": PosteriorCase(posteriors.DiagonalNormal, "StandardNormal"),
+    "Bernoulli": PosteriorCase(posteriors.Bernoulli, "Bernoulli", pathwise=False),
+    "StraightThroughBernoulli": PosteriorCase(posteriors.StraightThroughBernoulli, "Bernoulli"),
+    "RelaxedBernoulli": PosteriorCase(posteriors.RelaxedBernoulli, "RelaxedBernoulli"),
+    "OneHotCategorical": PosteriorCase(posteriors.OneHotCategorical, "OneHotCategorical", pathwise=False),
+    "StraightThroughOneHotCategorical": PosteriorCase(posteriors.StraightThroughOneHotCategorical, "OneHotCategorical"),
+}
+LIKELIHOODS: dict[str, LikelihoodCase] = {
+    "Bernoulli": LikelihoodCase(likelihoods.Bernoulli, {}, lambda u: (u < 0.5).to(u.dtype)),
+    "ContinuousBernoulli": LikelihoodCase(likelihoods.ContinuousBernoulli, {}, lambda u: u),
+    "Binomial": LikelihoodCase(likelihoods.Binomial, {"total_count": 16}, lambda u: (17 * u).floor().clamp(max=16)),
+    "Normal learned": LikelihoodCase(likelihoods.Normal, {}, lambda u: 4 * u - 2),
+    "Normal fixed": LikelihoodCase(likelihoods.Normal, {"scale": 0.5}, lambda u: 4 * u - 2),
+    "Normal per pixel": LikelihoodCase(likelihoods.Normal, {"scale": "per_pixel"}, lambda u: 4 * u - 2),
+}
+# name in `pair`: widths
+NETWORKS: dict[str, list[int]] = {"mlp": [6], "conv": [3, 4]}
+
+
+# Where latents lie: values z [n, L] and weights [n] with which Σ w f(z) is the sum or integral of f over L = 2
+
+
+def legendre(a: float, b: float, n: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of Gauss and Legendre on (a, b)."""
+    nodes, weights = (torch.as_tensor(v) for v in np.polynomial.legendre.leggauss(n))
+    return (a + b) / 2 + (b - a) / 2 * nodes, (b - a) / 2 * weights
+
+
+def panels(*ends: float, n: int = 60) -> tuple[Tensor, Tensor]:
+    """Nodes and weights on neighbouring intervals, for what has a kink where they meet."""
+    nodes, weights = zip(*(legendre(a, b, n) for a, b in itertools.pairwise(ends)), strict=True)
+    return torch.cat(nodes), torch.cat(weights)
+
+
+def real_line() -> tuple[Tensor, Tensor]:
+    """The real line as the sinh of an interval, so that heavy tails are inside."""
+    y, w = panels(-9.0, 0.0, 9.0)
+    return y.sinh(), w * y.cosh()
+
+
+def half_line() -> tuple[Tensor, Tensor]:
+    """The positive numbers, in the logarithm."""
+    y, w = panels(-45.0, -4.0, 0.0, 7.0)
+    return y.exp(), w * y.exp()
+
+
+def unit_interval(n: int = 60) -> tuple[Tensor, Tensor]:
+    """(0, 1) in the logit."""
+    y, w = panels(-36.0, -4.0, 0.0, 4.0, 36.0, n=n)
+    return y.sigmoid(), w * y.sigmoid() * (-y).sigmoid()
+
+
+def unit_with_ends(n: int = 100) -> tuple[Tensor, Tensor]:
+    """(0, 1) in the logit, and the two ends, which have a mass."""
+    y, w = legendre(-12, 12, n)
+    ends = torch.tensor([0.0, 1.0], dtype=F64)
+    return torch.cat([y.sigmoid(), ends]), torch.cat([w * y.sigmoid() * (-y).sigmoid(), torch.ones_like(ends)])
+
+
+def whole(n: int) -> tuple[Tensor, Tensor]:
+    """0, ..., n − 1."""
+    return torch.arange(n, dtype=F64), torch.ones(n, dtype=F64)
+
+
+def square(z: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """L independent dimensions from one."""
+    return torch.cartesian_prod(*[z] * L), torch.cartesian_prod(*[w] * L).prod(-1)
+
+
+def simplex() -> tuple[Tensor, Tensor]:
+    """(u, 1 − u), u uniform in (0, 1): the measure of torch's simplex densities."""
+    y, w = panels(-36.0, -4.0, 0.0, 4.0, 36.0)
+    return torch.stack([y.sigmoid(), (-y).sigmoid()], -1), w * y.sigmoid() * (-y).sigmoid()
+
+
+def circle() -> tuple[Tensor, Tensor]:
+    """The unit circle by its angle."""
+    n = 4000
+    angle = torch.arange(n, dtype=F64) * (2 * torch.pi / n)
+    return torch.stack([angle.cos(), angle.sin()], -1), torch.full((n,), 2 * torch.pi / n, dtype=F64)
+
+
+SPACES: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
+    "reals": lambda: square(*real_line()),
+    "positive": lambda: square(*half_line()),
+    "unit": lambda: square(*unit_interval()),
+    "unit with ends": lambda: square(*unit_with_ends()),
+    "coins": lambda: square(*whole(2)),
+    "categories": lambda: square(*whole(3)),
+    "one-hot": lambda: (torch.eye(L, dtype=F64), torch.ones(L, dtype=F64)),
+    "simplex": simplex,
+    "sphere": circle,
+}
+
+
+def some_functions(z: Tensor) -> Tensor:
+    """Bounded functions of z, whose means tell distributions apart: [*, L] -> [*, m]."""
+    t = z.to(F64)
+    return torch.cat([t.tanh(), t.sin(), t.tanh().square(), t.tanh().prod(-1, True), (3 * t.sum(-1, True)).tanh()], -1)
+
+
+# Small parts, and VAEs of them
+
+
+def small_network(n: int | list[int], m: list[int]) -> networks.MLP:
+    """A network of a few dozen weights."""
+    return networks.MLP([n] if isinstance(n, int) else n, m, hidden=[5], activation="tanh")
+
+
+def small_prior(name: str, latent: int = L, dtype: torch.dtype = F64) -> Any:
+    """The prior of this name, and what it is attached to, in this dtype."""
+    return as_dtype(PRIORS[name].build(latent), dtype)
+
+
+def small_posterior(name: str, event: list[int] = EVENT, dtype: torch.dtype = F64) -> Any:
+    """The posterior of this name over L latents."""
+    return as_dtype(attached(POSTERIORS[name], small_network(event, code(name, L))), dtype)
+
+
+def attached(case: PosteriorCase, encoder: nn.Module) -> Any:
+    """The posterior of a case."""
+    return case.cls(encoder, **case.options)
+
+
+def code(name: str, latent: int) -> list[int]:
+    """What the encoder of a posterior returns."""
+    case = POSTERIORS[name]
+    return case.cls.code(latent, **case.options)
+
+
+def as_dtype(part: nn.Module, dtype: torch.dtype) -> Any:
+    """A part, with the model that it is attached to, in another dtype."""
+    for module in part.modules():
+        if isinstance(module, Attached) and module._model:
+            module._model[0].to(dtype)
+    return part.to(dtype)
+
+
+def small_likelihood(name: str, event: list[int] = EVENT) -> Any:
+    """The likelihood of this name, given L latents."""
+    cls, options, _ = LIKELIHOODS[name]
+    return cls(small_network(L, cls.decoded(event, **options)), **options)
+
+
+def small_vae(
+    likelihood: str = "Bernoulli",
+    network: str = "mlp",
+    prior: str | None = None,
+    posterior: str | None = None,
+    latent: int = L,
+    event: list[int] = EVENT,
+) -> pv.models.VAE:
+    """A VAE of a few dozen weights; without another, prior and posterior are those over the other's values."""
+    name = posterior or (PRIORS[prior].posterior if prior else "DiagonalNormal")
+    (r, options, _), q = LIKELIHOODS[likelihood], POSTERIORS[name]
+    encoder, decoder = pair(
+        network, event, code(name, latent), latent, r.decoded(event, **options), NETWORKS[network], "tanh"
+    )
+    return pv.models.VAE(PRIORS[prior or q.prior].build(latent), r(decoder, **options), q.cls(encoder, **q.options))
+
+
+def small_data(likelihood: str = "Bernoulli", n: int = 4, event: list[int] = EVENT, dtype: Any = F64) -> Tensor:
+    """Data that the likelihood of this name gives a density to."""
+    return LIKELIHOODS[likelihood].data(torch.rand(n, *event, dtype=dtype))
+
+
+class Toy:
+    """A data set, as far as VAE.build looks at one."""
+
+    def __init__(self, values: str = "binary", event: list[int] = EVENT, levels: int | None = None) -> None:
+        self.event_shape, self.values, self.levels = tuple(event), values, levels
+
+    def batches(self, split: str, batch_size: int, shuffle: bool = True) -> Iterator[Tensor]:
+        yield 8 + 4 * torch.randn(batch_size, *self.event_shape)
+
+
+class Output(nn.Module):
+    """A decoder that ignores the latent: its output is given."""
+
+    def __init__(self, y: Tensor) -> None:
+        super().__init__()
+        self.y = y
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.y.to(z.dtype).expand(len(z), *self.y.shape)
