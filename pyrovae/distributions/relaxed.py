@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -14,18 +13,14 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 
+from ..arguments import check_positive
+
 TEMPERATURE = 2 / 3  # of Maddison et al. for a binary latent
 
 
 def check_temperature(who: str, temperature: Any) -> float:
     """The temperature as a float. Raises ValueError for what is no finite number above 0."""
-    number = isinstance(temperature, Real) and not isinstance(temperature, bool)
-    if not (number and 0 < float(temperature) < math.inf):
-        raise ValueError(
-            f"{who} expects temperature as a finite number above 0, got {temperature!r}; "
-            "take one between 0.1 (nearly hard) and 1 (smooth)"
-        )
-    return float(temperature)
+    return check_positive(who, "temperature", temperature, "take one between 0.1 (nearly hard) and 1 (smooth)")
 
 
 def _uniform(shape: torch.Size, like: Tensor) -> Tensor:
