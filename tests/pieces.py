@@ -63,12 +63,12 @@ PRIORS: dict[str, PriorCase] = {
     "DiagonalNormal": PriorCase(priors.DiagonalNormal, "reals"),
     "Laplace": PriorCase(priors.Laplace, "reals", accuracy=1e-7),
     "StudentT": PriorCase(priors.StudentT, "reals", accuracy=1e-7),
-    "Mixture": PriorCase(lambda n: priors.Mixture(n, components=3), "near reals"),
-    "VampPrior": PriorCase(attached_vamp, "near reals"),
-    "Hierarchical": PriorCase(lambda n: priors.Hierarchical(n, hidden=[5]), "near reals"),
-    "Autoregressive": PriorCase(lambda n: priors.Autoregressive(n, hidden=[6]), "near reals"),
+    "Mixture": PriorCase(lambda n: priors.Mixture(n, components=3), "fine reals"),
+    "VampPrior": PriorCase(attached_vamp, "fine reals"),
+    "Hierarchical": PriorCase(lambda n: priors.Hierarchical(n, hidden=[5]), "fine reals"),
+    "Autoregressive": PriorCase(lambda n: priors.Autoregressive(n, hidden=[6]), "fine reals"),
     "Autoregressive coins": PriorCase(lambda n: priors.Autoregressive(n, [6], "Bernoulli"), "coins", "Bernoulli"),
-    "GaussianProcess": PriorCase(priors.GaussianProcess, "near reals"),
+    "GaussianProcess": PriorCase(priors.GaussianProcess, "fine reals"),
     "Bernoulli": PriorCase(priors.Bernoulli, "coins", "Bernoulli"),
     "RelaxedBernoulli": PriorCase(priors.RelaxedBernoulli, "unit with ends", "RelaxedBernoulli"),
     "OneHotCategorical": PriorCase(priors.OneHotCategorical, "one-hot", "OneHotCategorical"),
@@ -111,9 +111,9 @@ def panels(*ends: float, n: int = 60) -> tuple[Tensor, Tensor]:
     return torch.cat(nodes), torch.cat(weights)
 
 
-def real_line() -> tuple[Tensor, Tensor]:
+def real_line(n: int = 60) -> tuple[Tensor, Tensor]:
     """The real line as the sinh of an interval, so that heavy tails are inside."""
-    y, w = panels(-9.0, 0.0, 9.0)
+    y, w = panels(-9.0, 0.0, 9.0, n=n)
     return y.sinh(), w * y.cosh()
 
 
@@ -161,7 +161,7 @@ def circle() -> tuple[Tensor, Tensor]:
 
 SPACES: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
     "reals": lambda: square(*real_line()),
-    "near reals": lambda: square(*panels(-16.0, -4.0, 0.0, 4.0, 16.0)),  # for what is narrow, and has no tails
+    "fine reals": lambda: square(*real_line(180)),  # for what is narrow in places
     "positive": lambda: square(*half_line()),
     "unit": lambda: square(*unit_interval()),
     "unit with ends": lambda: square(*unit_with_ends()),

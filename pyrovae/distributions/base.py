@@ -22,11 +22,11 @@ class Broadcasting(dist.TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """The same distribution for every element of a larger batch shape. Raises ValueError for one that is not."""
-        wanted = torch.Size(batch_shape)
-        if torch.broadcast_shapes(self.batch_shape, wanted) != wanted:
+        wanted, own = torch.Size(batch_shape), self.batch_shape
+        grows = zip(reversed(own), reversed(wanted), strict=False)
+        if len(wanted) < len(own) or any(n not in (1, w) for n, w in grows):
             raise ValueError(
-                f"{type(self).__name__}.expand expects a batch shape that {list(self.batch_shape)} grows to, got "
-                f"{list(wanted)}"
+                f"{type(self).__name__}.expand expects a batch shape that {list(own)} grows to, got {list(wanted)}"
             )
         new = copy.copy(self) if _instance is None else _instance
         new.__dict__.update(self.__dict__)

@@ -67,14 +67,17 @@ class Autoregressive(Broadcasting):
         self, conditionals: Callable[[Tensor], Any], like: Tensor, validate_args: bool | None = None
     ) -> None:
         self.conditionals, self._like = conditionals, like
-        some = conditionals(like)
-        self.has_rsample, self._support = some.has_rsample, some.support
         super().__init__(torch.Size(), like.shape, validate_args=validate_args)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether the conditionals have a gradient through their draws."""
+        return self.conditionals(self._like).has_rsample
 
     @property
     def support(self) -> Any:
         """That of the conditionals."""
-        return self._support
+        return self.conditionals(self._like).support
 
     def _log_prob(self, value: Tensor) -> Tensor:
         return self.conditionals(value).log_prob(value)

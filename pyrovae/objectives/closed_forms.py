@@ -53,6 +53,8 @@ _NormalKL.forward.__dict__["__signature__"] = inspect.signature(_NormalKL.forwar
 def closed_kl(q: Any, p: Any) -> Tensor:
     """KL(q ‖ p) over the batch shape of two distributions, in nats. Raises NotImplementedError where torch has none."""
     a, b = unwrapped(q), unwrapped(p)
+    if isinstance(p, MultivariateNormal) and isinstance(q, Independent) and _normal(a) and q.event_dim == 1:
+        return _kl_diagonal_full(a, p)
     alike = a.batch_shape == b.batch_shape == q.batch_shape + q.event_shape and q.event_dim == p.event_dim
     if not (alike and _normal(a) and _normal(b)):
         return kl_divergence(q, p)
@@ -62,6 +64,20 @@ def closed_kl(q: Any, p: Any) -> Tensor:
 
 def _normal(distribution: Any) -> bool:
     return isinstance(distribution, Normal) and type(distribution).log_prob is Normal.log_prob
+
+
+def _kl_diagonal_full(q: Normal, p: MultivariateNormal) -> Tensor:
+    """KL(𝒩(m, diag s²) ‖ 𝒩(n, C Cᵀ)) = ½ (Σ_lm (C⁻¹)_lm² s_m² + ‖C⁻¹ (m − n)‖² − L) + Σ log C_ll − Σ log s.
+
+    Pyro's takes the inverse of C Cᵀ, with a check that a GPU has to wait for.
+    """
+    tril = p._unbroadcasted_scale_tril
+    one = torch.eye(tril.shape[-1], dtype=tril.dtype, device=tril.device)
+    inverse = torch.linalg.solve_triangular(tril, one, upper=False)  # [*, L, L], once for all particles and data
+    trace = (q.scale.square() * inverse.square().sum(-2)).sum(-1)
+    error = ((q.loc - p.loc)[..., None, :] @ inverse.mT).square().sum((-2, -1))
+    half_log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return 0.5 * (trace + error - tril.shape[-1]) + half_log_det - q.scale.log().sum(-1)
 
 
 @register_kl(MultivariateNormal, Independent)

@@ -11,6 +11,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..arguments import check_whole
+from ..distributions import low_rank
 from .base import Posterior
 
 
@@ -102,5 +103,4 @@ class LowRankNormal(Posterior):
         y = self.network(x).to(x.dtype)
         n = y.shape[-1] // (2 + self.rank)
         loc, log_scale, w = y.tensor_split([n, 2 * n], -1)
-        scale = log_scale.exp()
-        return dist.LowRankMultivariateNormal(loc, scale[..., None] * w.unflatten(-1, (n, self.rank)), scale.square())
+        return low_rank.LowRankNormal(loc, log_scale.exp(), w.unflatten(-1, (n, self.rank)))
