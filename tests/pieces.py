@@ -50,14 +50,34 @@ class LikelihoodCase(NamedTuple):
     data: Callable[[Tensor], Tensor]
 
 
+def attached_vamp(latent: int, q: type[posteriors.Posterior] = posteriors.DiagonalNormal, **options: Any) -> nn.Module:
+    """A VampPrior that is a part of a small module with a posterior."""
+    prior, model = priors.VampPrior(latent, EVENT, components=4, top=1.0), nn.Module()
+    model.posterior = q(small_network(EVENT, q.code(latent, **options)), **options)
+    prior.attach(model)
+    return prior
+
+
 PRIORS: dict[str, PriorCase] = {
     "StandardNormal": PriorCase(priors.StandardNormal, "reals"),
+    "DiagonalNormal": PriorCase(priors.DiagonalNormal, "reals"),
+    "Laplace": PriorCase(priors.Laplace, "reals", accuracy=1e-7),
+    "StudentT": PriorCase(priors.StudentT, "reals", accuracy=1e-7),
+    "Mixture": PriorCase(lambda n: priors.Mixture(n, components=3), "near reals"),
+    "VampPrior": PriorCase(attached_vamp, "near reals"),
+    "Hierarchical": PriorCase(lambda n: priors.Hierarchical(n, hidden=[5]), "near reals"),
+    "Autoregressive": PriorCase(lambda n: priors.Autoregressive(n, hidden=[6]), "near reals"),
+    "Autoregressive coins": PriorCase(lambda n: priors.Autoregressive(n, [6], "Bernoulli"), "coins", "Bernoulli"),
+    "GaussianProcess": PriorCase(priors.GaussianProcess, "near reals"),
     "Bernoulli": PriorCase(priors.Bernoulli, "coins", "Bernoulli"),
     "RelaxedBernoulli": PriorCase(priors.RelaxedBernoulli, "unit with ends", "RelaxedBernoulli"),
     "OneHotCategorical": PriorCase(priors.OneHotCategorical, "one-hot", "OneHotCategorical"),
 }
 POSTERIORS: dict[str, PosteriorCase] = {
     "DiagonalNormal": PosteriorCase(posteriors.DiagonalNormal, "StandardNormal"),
+    "FullNormal": PosteriorCase(posteriors.FullNormal, "StandardNormal"),
+    "LowRankNormal": PosteriorCase(posteriors.LowRankNormal, "StandardNormal", {"rank": 2}),
+    "Mixture": PosteriorCase(posteriors.Mixture, "StandardNormal", {"components": 3}, closed=False),
     "Bernoulli": PosteriorCase(posteriors.Bernoulli, "Bernoulli", pathwise=False),
     "StraightThroughBernoulli": PosteriorCase(posteriors.StraightThroughBernoulli, "Bernoulli"),
     "RelaxedBernoulli": PosteriorCase(posteriors.RelaxedBernoulli, "RelaxedBernoulli"),
@@ -141,6 +161,7 @@ def circle() -> tuple[Tensor, Tensor]:
 
 SPACES: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
     "reals": lambda: square(*real_line()),
+    "near reals": lambda: square(*panels(-16.0, -4.0, 0.0, 4.0, 16.0)),  # for what is narrow, and has no tails
     "positive": lambda: square(*half_line()),
     "unit": lambda: square(*unit_interval()),
     "unit with ends": lambda: square(*unit_with_ends()),

@@ -3,6 +3,7 @@
 from .base import ACTIVATIONS, Chain, Network, Standardise, as_event, input_shape, output_shape, over_leading
 from .dense import MLP
 from .images import Conv, TransposedConv
+from .masked import MaskedMLP
 from .pair import pair
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "MLP",
     "Chain",
     "Conv",
+    "MaskedMLP",
     "Network",
     "Standardise",
     "TransposedConv",

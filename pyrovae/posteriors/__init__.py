@@ -8,11 +8,15 @@ from .discrete import (
     StraightThroughBernoulli,
     StraightThroughOneHotCategorical,
 )
-from .normal import DiagonalNormal
+from .mixture import Mixture
+from .normal import DiagonalNormal, FullNormal, LowRankNormal
 
 __all__ = [
     "Bernoulli",
     "DiagonalNormal",
+    "FullNormal",
+    "LowRankNormal",
+    "Mixture",
     "OneHotCategorical",
     "Posterior",
     "RelaxedBernoulli",

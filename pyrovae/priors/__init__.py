@@ -2,6 +2,23 @@
 
 from .base import Prior
 from .discrete import Bernoulli, OneHotCategorical, RelaxedBernoulli
-from .normal import StandardNormal
+from .heavy_tails import Laplace, StudentT
+from .mixtures import Mixture, VampPrior
+from .normal import DiagonalNormal, StandardNormal
+from .structured import Autoregressive, GaussianProcess, Hierarchical
 
-__all__ = ["Bernoulli", "OneHotCategorical", "Prior", "RelaxedBernoulli", "StandardNormal"]
+__all__ = [
+    "Autoregressive",
+    "Bernoulli",
+    "DiagonalNormal",
+    "GaussianProcess",
+    "Hierarchical",
+    "Laplace",
+    "Mixture",
+    "OneHotCategorical",
+    "Prior",
+    "RelaxedBernoulli",
+    "StandardNormal",
+    "StudentT",
+    "VampPrior",
+]
