@@ -50,11 +50,20 @@ class LikelihoodCase(NamedTuple):
     data: Callable[[Tensor], Tensor]
 
 
+def flow_case(kind: str, accuracy: float = 1e-8) -> PosteriorCase:
+    """A small flow as posterior."""
+    options = {"kind": kind, "transforms": 2, "hidden": [6], "context": 3}
+    return PosteriorCase(posteriors.Flow, "StandardNormal", options, closed=False, accuracy=accuracy)
+
+
 PRIORS: dict[str, PriorCase] = {
     "StandardNormal": PriorCase(priors.StandardNormal, "reals"),
     "Bernoulli": PriorCase(priors.Bernoulli, "coins", "Bernoulli"),
     "RelaxedBernoulli": PriorCase(priors.RelaxedBernoulli, "unit with ends", "RelaxedBernoulli"),
     "OneHotCategorical": PriorCase(priors.OneHotCategorical, "one-hot", "OneHotCategorical"),
+    "Flow": PriorCase(lambda n: priors.Flow(n, hidden=[6]), "reals", accuracy=1e-4),
+    "Flow MAF": PriorCase(lambda n: priors.Flow(n, "MAF", 2, [6, 5]), "reals"),
+    "Flow RealNVP": PriorCase(lambda n: priors.Flow(n, "RealNVP", 2, [6]), "reals"),
 }
 POSTERIORS: dict[str, PosteriorCase] = {
     "DiagonalNormal": PosteriorCase(posteriors.DiagonalNormal, "StandardNormal"),
@@ -63,6 +72,9 @@ POSTERIORS: dict[str, PosteriorCase] = {
     "RelaxedBernoulli": PosteriorCase(posteriors.RelaxedBernoulli, "RelaxedBernoulli"),
     "OneHotCategorical": PosteriorCase(posteriors.OneHotCategorical, "OneHotCategorical", pathwise=False),
     "StraightThroughOneHotCategorical": PosteriorCase(posteriors.StraightThroughOneHotCategorical, "OneHotCategorical"),
+    "Flow": flow_case("IAF"),
+    "Flow NSF": flow_case("NSF", accuracy=1e-4),
+    "Flow RealNVP": flow_case("RealNVP"),
 }
 LIKELIHOODS: dict[str, LikelihoodCase] = {
     "Bernoulli": LikelihoodCase(likelihoods.Bernoulli, {}, lambda u: (u < 0.5).to(u.dtype)),

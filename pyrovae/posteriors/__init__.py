@@ -8,11 +8,13 @@ from .discrete import (
     StraightThroughBernoulli,
     StraightThroughOneHotCategorical,
 )
+from .flow import Flow
 from .normal import DiagonalNormal
 
 __all__ = [
     "Bernoulli",
     "DiagonalNormal",
+    "Flow",
     "OneHotCategorical",
     "Posterior",
     "RelaxedBernoulli",

@@ -2,6 +2,7 @@
 
 from .base import Prior
 from .discrete import Bernoulli, OneHotCategorical, RelaxedBernoulli
+from .flow import Flow
 from .normal import StandardNormal
 
-__all__ = ["Bernoulli", "OneHotCategorical", "Prior", "RelaxedBernoulli", "StandardNormal"]
+__all__ = ["Bernoulli", "Flow", "OneHotCategorical", "Prior", "RelaxedBernoulli", "StandardNormal"]
