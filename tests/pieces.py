@@ -72,6 +72,7 @@ POSTERIORS: dict[str, PosteriorCase] = {
     "RelaxedBernoulli": PosteriorCase(posteriors.RelaxedBernoulli, "RelaxedBernoulli"),
     "OneHotCategorical": PosteriorCase(posteriors.OneHotCategorical, "OneHotCategorical", pathwise=False),
     "StraightThroughOneHotCategorical": PosteriorCase(posteriors.StraightThroughOneHotCategorical, "OneHotCategorical"),
+    "SemiAmortised": PosteriorCase(posteriors.SemiAmortised, "StandardNormal", {"steps": 2}),
     "Flow": flow_case("IAF"),
     "Flow NSF": flow_case("NSF", accuracy=1e-4),
     "Flow RealNVP": flow_case("RealNVP"),
@@ -189,8 +190,14 @@ def small_posterior(name: str, event: list[int] = EVENT, dtype: torch.dtype = F6
 
 
 def attached(case: PosteriorCase, encoder: nn.Module) -> Any:
-    """The posterior of a case."""
-    return case.cls(encoder, **case.options)
+    """The posterior of a case, attached to a prior and a likelihood if it wants to be part of a model."""
+    posterior = case.cls(encoder, **case.options)
+    if isinstance(posterior, Attached):
+        torch.manual_seed(0)
+        model = nn.Module()
+        model.prior, model.likelihood = PRIORS[case.prior].build(L), small_likelihood("Normal fixed")
+        posterior.attach(model)
+    return posterior
 
 
 def code(name: str, latent: int) -> list[int]:

@@ -10,6 +10,7 @@ from .discrete import (
 )
 from .flow import Flow
 from .normal import DiagonalNormal
+from .semi_amortised import SemiAmortised
 
 __all__ = [
     "Bernoulli",
@@ -18,6 +19,7 @@ __all__ = [
     "OneHotCategorical",
     "Posterior",
     "RelaxedBernoulli",
+    "SemiAmortised",
     "StraightThroughBernoulli",
     "StraightThroughOneHotCategorical",
 ]
