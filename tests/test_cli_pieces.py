@@ -85,7 +85,9 @@ def test_trained_by_name_and_read_back(role, name, tmp_path, monkeypatch, capsys
 )
 def test_no_part_is_left_out(room, table):
     base = next(v for v in vars(room).values() if inspect.isclass(v) and inspect.isabstract(v))
-    known = {n for n, v in vars(room).items() if inspect.isclass(v) and issubclass(v, base) and not inspect.isabstract(v)}
+    known = {
+        n for n, v in vars(room).items() if inspect.isclass(v) and issubclass(v, base) and not inspect.isabstract(v)
+    }
     assert known == set(table)
 
 

@@ -63,9 +63,7 @@ class Autoregressive(Broadcasting):
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
-    def __init__(
-        self, conditionals: Callable[[Tensor], Any], like: Tensor, validate_args: bool | None = None
-    ) -> None:
+    def __init__(self, conditionals: Callable[[Tensor], Any], like: Tensor, validate_args: bool | None = None) -> None:
         self.conditionals, self._like = conditionals, like
         some = conditionals(like)
         self.has_rsample, self._support = some.has_rsample, some.support
