@@ -58,6 +58,12 @@ def attached_vamp(latent: int, q: type[posteriors.Posterior] = posteriors.Diagon
     return prior
 
 
+def flow_case(kind: str, accuracy: float = 1e-8) -> PosteriorCase:
+    """A small flow as posterior."""
+    options = {"kind": kind, "transforms": 2, "hidden": [6], "context": 3}
+    return PosteriorCase(posteriors.Flow, "StandardNormal", options, closed=False, accuracy=accuracy)
+
+
 PRIORS: dict[str, PriorCase] = {
     "StandardNormal": PriorCase(priors.StandardNormal, "reals"),
     "DiagonalNormal": PriorCase(priors.DiagonalNormal, "reals"),
@@ -72,6 +78,9 @@ PRIORS: dict[str, PriorCase] = {
     "Bernoulli": PriorCase(priors.Bernoulli, "coins", "Bernoulli"),
     "RelaxedBernoulli": PriorCase(priors.RelaxedBernoulli, "unit with ends", "RelaxedBernoulli"),
     "OneHotCategorical": PriorCase(priors.OneHotCategorical, "one-hot", "OneHotCategorical"),
+    "Flow": PriorCase(lambda n: priors.Flow(n, hidden=[6]), "reals", accuracy=1e-4),
+    "Flow MAF": PriorCase(lambda n: priors.Flow(n, "MAF", 2, [6, 5]), "reals"),
+    "Flow RealNVP": PriorCase(lambda n: priors.Flow(n, "RealNVP", 2, [6]), "reals"),
 }
 POSTERIORS: dict[str, PosteriorCase] = {
     "DiagonalNormal": PosteriorCase(posteriors.DiagonalNormal, "StandardNormal"),
@@ -83,6 +92,10 @@ POSTERIORS: dict[str, PosteriorCase] = {
     "RelaxedBernoulli": PosteriorCase(posteriors.RelaxedBernoulli, "RelaxedBernoulli"),
     "OneHotCategorical": PosteriorCase(posteriors.OneHotCategorical, "OneHotCategorical", pathwise=False),
     "StraightThroughOneHotCategorical": PosteriorCase(posteriors.StraightThroughOneHotCategorical, "OneHotCategorical"),
+    "SemiAmortised": PosteriorCase(posteriors.SemiAmortised, "StandardNormal", {"steps": 2}),
+    "Flow": flow_case("IAF"),
+    "Flow NSF": flow_case("NSF", accuracy=1e-4),
+    "Flow RealNVP": flow_case("RealNVP"),
 }
 LIKELIHOODS: dict[str, LikelihoodCase] = {
     "Bernoulli": LikelihoodCase(likelihoods.Bernoulli, {}, lambda u: (u < 0.5).to(u.dtype)),
@@ -198,8 +211,14 @@ def small_posterior(name: str, event: list[int] = EVENT, dtype: torch.dtype = F6
 
 
 def attached(case: PosteriorCase, encoder: nn.Module) -> Any:
-    """The posterior of a case."""
-    return case.cls(encoder, **case.options)
+    """The posterior of a case, attached to a prior and a likelihood if it wants to be part of a model."""
+    posterior = case.cls(encoder, **case.options)
+    if isinstance(posterior, Attached):
+        torch.manual_seed(0)
+        model = nn.Module()
+        model.prior, model.likelihood = PRIORS[case.prior].build(L), small_likelihood("Normal fixed")
+        posterior.attach(model)
+    return posterior
 
 
 def code(name: str, latent: int) -> list[int]:

@@ -63,9 +63,7 @@ class Autoregressive(Broadcasting):
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
-    def __init__(
-        self, conditionals: Callable[[Tensor], Any], like: Tensor, validate_args: bool | None = None
-    ) -> None:
+    def __init__(self, conditionals: Callable[[Tensor], Any], like: Tensor, validate_args: bool | None = None) -> None:
         self.conditionals, self._like = conditionals, like
         super().__init__(torch.Size(), like.shape, validate_args=validate_args)
 

@@ -3,15 +3,15 @@
 from .base import ACTIVATIONS, Chain, Network, Standardise, as_event, input_shape, output_shape, over_leading
 from .dense import MLP
 from .images import Conv, TransposedConv
-from .masked import MaskedMLP
+from .masked import MADE
 from .pair import pair
 
 __all__ = [
     "ACTIVATIONS",
+    "MADE",
     "MLP",
     "Chain",
     "Conv",
-    "MaskedMLP",
     "Network",
     "Standardise",
     "TransposedConv",

@@ -1,60 +1,83 @@
-"""Fully connected networks whose outputs see the inputs before them alone."""
+"""Masked networks: what is returned for a feature depends on the features before it, and on a context."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import check_whole
-from .base import Network, as_activation, as_sizes
+from .base import linear
+
+NEAR = 0.01  # size of the last weights at the start, against Glorot's
 
 
-class _MaskedLinear(nn.Linear):
-    """A linear layer, some of its weights held at 0."""
+class Masked(nn.Module):
+    """A linear layer without some of its weights.
+
+    Args:
+        mask: rows of zeros and ones, [outputs][inputs].
+    """
 
     mask: Tensor
 
-    def __init__(self, mask: Tensor) -> None:
-        super().__init__(mask.shape[1], mask.shape[0])
-        self.register_buffer("mask", mask, persistent=False)
-        nn.init.xavier_uniform_(self.weight)
-        nn.init.zeros_(self.bias)
+    def __init__(self, mask: Sequence[Sequence[bool]]) -> None:
+        super().__init__()
+        layer = linear(len(mask[0]), len(mask))
+        self.weight, self.bias = layer.weight, layer.bias
+        self.register_buffer("mask", torch.tensor(mask), persistent=False)
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight * self.mask, self.bias)
+    def kept(self) -> Tensor:
+        """The weights, zeros where there are none."""
+        return self.weight * self.mask
 
 
-class MaskedMLP(Network):
-    """[size] -> [parameters, size], where output l depends on the inputs 1 … l − 1 alone.
+class MADE(nn.Module):
+    """A network whose outputs for feature i are functions of the features of lower order than i, and of a context.
+
+    All are near 0 at the start. What a context says to the first layer is computed once for a row of context, however
+    many rows of features stand against it.
+    Reference: Germain et al., "MADE: masked autoencoder for distribution estimation", 2015.
 
     Args:
-        size: number of inputs.
-        parameters: number of outputs for each of them.
+        order: the order of each of L features; those of one order do not see one another.
+        outputs: numbers that are returned for each feature, P.
         hidden: widths of the hidden layers.
-        activation: one of relu, tanh, gelu, silu, elu, softplus, leaky_relu.
+        context: number of features of the context.
 
-    Reference: Germain, Gregor, Murray and Larochelle, "MADE: Masked autoencoder for distribution estimation", 2015.
-
-    >>> y = MaskedMLP(3, parameters=2)(torch.eye(3))
-    >>> y.shape, bool((y[..., 0] == y[0, :, 0]).all())
-    (torch.Size([3, 2, 3]), True)
+    >>> network = MADE([0, 1, 1], outputs=2, hidden=[8], context=5)(torch.zeros(7, 5))
+    >>> network(torch.zeros(4, 7, 3)).shape
+    torch.Size([4, 7, 3, 2])
     """
 
-    def __init__(
-        self, size: int, parameters: int = 1, hidden: Sequence[int] = (64,), activation: str = "tanh"
-    ) -> None:
-        check_whole("MaskedMLP", "parameters", parameters)
-        super().__init__([size], [parameters, size])
-        # a unit of degree d sees the inputs up to d
-        degrees = [torch.arange(1, size + 1)]
-        degrees += [1 + torch.arange(n) % max(size - 1, 1) for n in as_sizes(self, "hidden", hidden)]
-        layers: list[nn.Module] = []
-        for before, after in itertools.pairwise(degrees):
-            layers += [_MaskedLinear((after[:, None] >= before).float()), as_activation(activation)]
-        last = (degrees[0][:, None] > degrees[-1]).float().repeat(parameters, 1)
-        self.body = nn.Sequential(*layers, _MaskedLinear(last), nn.Unflatten(1, self.outputs))
+    def __init__(self, order: Sequence[int], outputs: int, hidden: Sequence[int], context: int = 0) -> None:
+        super().__init__()
+        self.outputs = outputs
+        orders = range(-1 if context else 0, max(order))  # of what a hidden unit may see up to; −1 is the context alone
+        units = [[orders[j * len(orders) // n] for j in range(n)] for n in hidden] if orders else []
+        layers, before = [], list(order)
+        for after in units:
+            layers.append(Masked([[a >= b for b in before] for a in after]))
+            before = after
+        layers.append(Masked([[a > b for b in before] for a in order for _ in range(outputs)]))
+        self.layers = nn.ModuleList(layers)
+        self.context = nn.Linear(context, len(layers[0].bias), bias=False) if context else None
+        with torch.no_grad():
+            layers[-1].weight.mul_(NEAR)
+
+    def forward(self, context: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """The network given a context [*leading, C]: a function of features, [..., *leading, L] -> [..., L, P]."""
+        first, *rest = self.layers
+        weight, bias = first.kept(), first.bias
+        others = [(layer.kept(), layer.bias) for layer in rest]
+        told = F.linear(context, self.context.weight, bias) if self.context is not None else None
+
+        def network(z: Tensor) -> Tensor:
+            h = F.linear(z, weight, bias) if told is None else F.linear(z, weight) + told
+            for w, b in others:
+                h = F.linear(F.silu(h), w, b)
+            return h.to(z.dtype).unflatten(-1, (z.shape[-1], self.outputs))
+
+        return network

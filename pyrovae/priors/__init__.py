@@ -2,6 +2,7 @@
 
 from .base import Prior
 from .discrete import Bernoulli, OneHotCategorical, RelaxedBernoulli
+from .flow import Flow
 from .heavy_tails import Laplace, StudentT
 from .mixtures import Mixture, VampPrior
 from .normal import DiagonalNormal, StandardNormal
@@ -11,6 +12,7 @@ __all__ = [
     "Autoregressive",
     "Bernoulli",
     "DiagonalNormal",
+    "Flow",
     "GaussianProcess",
     "Hierarchical",
     "Laplace",

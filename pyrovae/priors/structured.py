@@ -14,7 +14,9 @@ from torch import Tensor
 from ..arguments import check_positive, check_whole
 from ..config import nearest
 from ..distributions import structured
-from ..networks import MLP, MaskedMLP
+from ..networks import MLP
+from ..networks.base import as_sizes
+from ..networks.masked import MADE
 from .base import Prior
 
 
@@ -86,17 +88,19 @@ class Autoregressive(Prior):
     ) -> None:
         super().__init__(latent)
         if family not in ("Normal", "Bernoulli"):
-            raise ValueError(f"Autoregressive has no family {family!r}; {nearest(str(family), ['Normal', 'Bernoulli'])}")
+            raise ValueError(
+                f"Autoregressive has no family {family!r}; {nearest(str(family), ['Normal', 'Bernoulli'])}"
+            )
         self.family = family
-        self.network = MaskedMLP(self.latent, 2 if family == "Normal" else 1, hidden)
+        self.network = MADE(range(self.latent), 2 if family == "Normal" else 1, as_sizes(self, "hidden", hidden))
         self.register_buffer("zeros", torch.zeros(self.latent), persistent=False)
 
     def conditionals(self, z: Tensor) -> dist.TorchDistribution:
         """p(z_l | z_1 … z_{l−1}) for every l, over [latent], for z [*, latent]."""
-        y = self.network(z).to(z.dtype)  # [*, parameters, L]
+        y = self.network()(z)  # [*, L, parameters]
         if self.family == "Bernoulli":
-            return dist.Bernoulli(logits=y[..., 0, :]).to_event(1)
-        loc, log_scale = y.unbind(-2)
+            return dist.Bernoulli(logits=y[..., 0]).to_event(1)
+        loc, log_scale = y.unbind(-1)
         return dist.Normal(loc, log_scale.exp()).to_event(1)
 
     def forward(self) -> dist.TorchDistribution:
