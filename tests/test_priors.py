@@ -280,8 +280,8 @@ def test_hierarchical_rest_given_the_top():
 class TestAutoregressive:
     def test_conditionals_see_what_is_before(self, latent, family):
         prior = priors.Autoregressive(latent, [7, 9], family).double()
-        slopes = torch.autograd.functional.jacobian(prior.network, torch.randn(latent, dtype=F64))
-        for per_latent in slopes:  # [L, L]
+        slopes = torch.autograd.functional.jacobian(prior.network(), torch.randn(latent, dtype=F64))
+        for per_latent in slopes.unbind(1):  # [L, L]
             assert (per_latent.triu() == 0).all()
             assert (per_latent.tril(-1) != 0).sum() == latent * (latent - 1) // 2
 
@@ -343,7 +343,7 @@ BAD = {
     "Hierarchical": (lambda: priors.Hierarchical(1), "Hierarchical expects at least one latent in the top layer"),
     "Hierarchical top": (lambda: priors.Hierarchical(3, top=3), "got latent=3 with top=3"),
     "Autoregressive": (lambda: priors.Autoregressive(3, family="normal"), "no family 'normal'; did you mean 'Normal'"),
-    "Autoregressive hidden": (lambda: priors.Autoregressive(3, [0]), "MaskedMLP expects hidden as positive sizes"),
+    "Autoregressive hidden": (lambda: priors.Autoregressive(3, [0]), "Autoregressive expects hidden as positive sizes"),
     "GaussianProcess": (lambda: priors.GaussianProcess(5, 2), "multiple of channels=2, got latent=5"),
     "GaussianProcess kernel": (lambda: priors.GaussianProcess(4, kernel="rfb"), "unknown kernel 'rfb'; did you mean"),
     "GaussianProcess length": (lambda: priors.GaussianProcess(4, length_scale=math.inf), "expects length_scale"),

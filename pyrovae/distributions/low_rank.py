@@ -35,7 +35,7 @@ class LowRankNormal(dist.LowRankMultivariateNormal):
         gram = factor.mT @ factor
         one = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
         self._capacitance_tril = torch.linalg.cholesky_ex(one + gram).L
-        super(dist.LowRankMultivariateNormal, self).__init__(batch, loc.shape[-1:], validate_args=validate_args)
+        torch.distributions.Distribution.__init__(self, batch, torch.Size(loc.shape[-1:]), validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """The same distribution for every element of a larger batch shape."""

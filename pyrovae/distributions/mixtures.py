@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from .base import Broadcasting
 
 
-def _choose(log_weights: Tensor, shape: torch.Size) -> Tensor:
+def _choose(log_weights: Tensor, shape: Sequence[int]) -> Tensor:
     """Numbers of components, [*shape], from the log weights [*, C]."""
     u = torch.rand((*shape, 1), dtype=log_weights.dtype, device=log_weights.device)
     return (log_weights.exp().cumsum(-1)[..., :-1] < u).sum(-1)
@@ -57,7 +57,7 @@ class NormalMixture(Broadcasting):
     def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
         self.logits, self.loc, self.scale = logits.log_softmax(-1), loc, scale
         batch = torch.broadcast_shapes(logits.shape[:-1], loc.shape[:-2], scale.shape[:-2])
-        super().__init__(batch, loc.shape[-1:], validate_args=validate_args)
+        super().__init__(batch, torch.Size(loc.shape[-1:]), validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -108,7 +108,9 @@ class NormalMixture(Broadcasting):
 
         With the weights w_cl = p(c | z_1 … z_{l−1}), F_l = Σ_c w_cl Φ(error_cl) keeps its value if
 
-            dz_l = −Σ_c a_lc d(log π_c + Σ_{m<l} log 𝒩(z_m; μ_cm, σ_cm²)),    a_lc = w_cl (Φ(error_cl) − F_l) / ∂F_l/∂z_l
+            dz_l = −Σ_c a_lc d(log π_c + Σ_{m<l} log 𝒩(z_m; μ_cm, σ_cm²)),    a_lc = w_cl (Φ(error_cl) − F_l) / F_l'
+
+        where F_l' is the derivative by z_l.
         """
         log_each = -0.5 * error.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)  # [*, C, L]
         before = log_each.cumsum(-1) - log_each
@@ -142,7 +144,7 @@ class Mixture(Broadcasting):
 
     def __init__(self, logits: Tensor, components: Any, validate_args: bool | None = None) -> None:
         self.logits, self.components = logits.log_softmax(-1), components
-        super().__init__(logits.shape[:-1], components.event_shape, validate_args=validate_args)
+        super().__init__(torch.Size(logits.shape[:-1]), components.event_shape, validate_args=validate_args)
 
     @property
     def support(self) -> Any:

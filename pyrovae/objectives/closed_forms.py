@@ -99,7 +99,7 @@ def _kl_low_rank_diagonal(q: LowRankMultivariateNormal, p: Independent) -> Tenso
 def _kl_to_diagonal(loc: Tensor, variance: Tensor, half_log_det: Tensor, p: Independent) -> Tensor:
     """KL(q ‖ p) of a normal q from its mean [*, L], variances [*, L] and ½ log det [*], to independent normals."""
     base = p.base_dist
-    if not _normal(base) or p.event_dim != 1:
+    if not _normal(base) or p.reinterpreted_batch_ndims != 1:
         raise NotImplementedError
     square = variance / base.scale.square() + ((loc - base.loc) / base.scale).square()
     return (0.5 * (square - 1) + base.scale.log()).sum(-1) - half_log_det

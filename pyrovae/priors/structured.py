@@ -142,6 +142,10 @@ class GaussianProcess(Prior):
     0.0
     """
 
+    log_length_scale: Tensor
+    distance: Tensor
+    zeros: Tensor
+
     def __init__(
         self,
         latent: int,
