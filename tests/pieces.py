@@ -18,6 +18,7 @@ from pyrovae.networks import pair
 
 F64 = torch.float64
 EVENT = [1, 5, 4]
+SEQUENCE = [4, 3]
 LEADING = [(), (4,), (3, 4), (2, 3, 4)]
 L = 2  # latent dimensions, where sums and integrals over all of them are taken
 
@@ -64,6 +65,14 @@ def flow_case(kind: str, accuracy: float = 1e-8) -> PosteriorCase:
     return PosteriorCase(posteriors.Flow, "StandardNormal", options, closed=False, accuracy=accuracy)
 
 
+class NetworkCase(NamedTuple):
+    """A kind of network in `pair`: its widths, the data that it is for, and its activation, where it has one."""
+
+    hidden: list[int]
+    event: list[int] = EVENT
+    activation: str | None = "tanh"
+
+
 PRIORS: dict[str, PriorCase] = {
     "StandardNormal": PriorCase(priors.StandardNormal, "reals"),
     "DiagonalNormal": PriorCase(priors.DiagonalNormal, "reals"),
@@ -105,8 +114,14 @@ LIKELIHOODS: dict[str, LikelihoodCase] = {
     "Normal fixed": LikelihoodCase(likelihoods.Normal, {"scale": 0.5}, lambda u: 4 * u - 2),
     "Normal per pixel": LikelihoodCase(likelihoods.Normal, {"scale": "per_pixel"}, lambda u: 4 * u - 2),
 }
-# name in `pair`: widths
-NETWORKS: dict[str, list[int]] = {"mlp": [6], "conv": [3, 4]}
+NETWORKS: dict[str, NetworkCase] = {
+    "mlp": NetworkCase([6]),
+    "gated": NetworkCase([6], activation=None),
+    "conv": NetworkCase([3, 4]),
+    "resnet": NetworkCase([3, 4]),
+    "gru": NetworkCase([6], SEQUENCE, None),
+    "transformer": NetworkCase([8], SEQUENCE),
+}
 
 
 # Where latents lie: values z [n, L] and weights [n] with which Σ w f(z) is the sum or integral of f over L = 2
@@ -247,20 +262,26 @@ def small_vae(
     prior: str | None = None,
     posterior: str | None = None,
     latent: int = L,
-    event: list[int] = EVENT,
+    event: list[int] | None = None,
 ) -> pv.models.VAE:
     """A VAE of a few dozen weights; without another, prior and posterior are those over the other's values."""
     name = posterior or (PRIORS[prior].posterior if prior else "DiagonalNormal")
     (r, options, _), q = LIKELIHOODS[likelihood], POSTERIORS[name]
-    encoder, decoder = pair(
-        network, event, code(name, latent), latent, r.decoded(event, **options), NETWORKS[network], "tanh"
-    )
+    widths, own, activation = NETWORKS[network]
+    event = event or own
+    encoder, decoder = pair(network, event, code(name, latent), latent, r.decoded(event, **options), widths, activation)
     return pv.models.VAE(PRIORS[prior or q.prior].build(latent), r(decoder, **options), q.cls(encoder, **q.options))
 
 
-def small_data(likelihood: str = "Bernoulli", n: int = 4, event: list[int] = EVENT, dtype: Any = F64) -> Tensor:
-    """Data that the likelihood of this name gives a density to."""
-    return LIKELIHOODS[likelihood].data(torch.rand(n, *event, dtype=dtype))
+def small_data(
+    likelihood: str = "Bernoulli",
+    n: int = 4,
+    event: list[int] | None = None,
+    dtype: Any = F64,
+    network: str = "mlp",
+) -> Tensor:
+    """Data that the likelihood of this name gives a density to, and the network of this name is for."""
+    return LIKELIHOODS[likelihood].data(torch.rand(n, *(event or NETWORKS[network].event), dtype=dtype))
 
 
 class Toy:
