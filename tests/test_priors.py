@@ -127,7 +127,9 @@ def test_standard_normal_is_one():
     torch.testing.assert_close(priors.StandardNormal(3).double()().log_prob(z), expected)
 
 
-@pytest.mark.parametrize("name", ["StandardNormal", "Bernoulli", "RelaxedBernoulli", "OneHotCategorical"])
+@pytest.mark.parametrize(
+    "name", ["StandardNormal", "Laplace", "StudentT", "Bernoulli", "RelaxedBernoulli", "OneHotCategorical"]
+)
 def test_prior_constants_are_not_weights(name):
     assert not PRIORS[name].build(3).state_dict()
 
