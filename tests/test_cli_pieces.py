@@ -36,12 +36,23 @@ ONE_HOT = ["--posterior", "StraightThroughOneHotCategorical"]
 # name: the words that it needs besides its name, and the data
 PRIORS = {
     "StandardNormal": ([], "binary"),
+    "DiagonalNormal": ([], "binary"),
+    "Laplace": (["--prior.scale", "0.7"], "binary"),
+    "StudentT": (["--prior.df", "3"], "real"),
+    "Mixture": (["--prior.components", "4"], "binary"),
+    "VampPrior": (["--prior.components", "7"], "counts"),
+    "Hierarchical": (["--prior.top", "1", "--prior.hidden", "[4]"], "binary"),
+    "Autoregressive": (["--prior.family", "Bernoulli", "--posterior", "StraightThroughBernoulli"], "binary"),
+    "GaussianProcess": (["--prior.kernel", "cauchy", "--prior.length_scale", "3"], "real"),
     "Bernoulli": (["--posterior", "Bernoulli", *DISCRETE], "binary"),
     "RelaxedBernoulli": (["--posterior", "RelaxedBernoulli"], "binary"),
     "OneHotCategorical": (ONE_HOT, "binary"),
 }
 POSTERIORS = {
     "DiagonalNormal": ([], "binary"),
+    "FullNormal": ([], "binary"),
+    "LowRankNormal": (["--posterior.rank", "2"], "binary"),
+    "Mixture": (["--posterior.components", "3"], "binary"),
     "Bernoulli": (["--prior", "Bernoulli", *DISCRETE], "binary"),
     "StraightThroughBernoulli": (["--prior", "Bernoulli"], "binary"),
     "RelaxedBernoulli": (["--prior", "RelaxedBernoulli"], "binary"),
