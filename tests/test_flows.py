@@ -131,7 +131,9 @@ class TestDistribution:
         assert log_q.requires_grad  # the draw had no graph, and what was kept with it was of no use
         (whole,) = torch.autograd.grad(log_q.sum(), first, retain_graph=True)
         basis = torch.eye(40, dtype=F64).repeat_interleave(50, 0).T  # means of 50 draws
-        scores = torch.stack([torch.autograd.grad(log_q, first, b[:, None].expand(2000, 4) / 200, True)[0] for b in basis])
+        scores = torch.stack(
+            [torch.autograd.grad(log_q, first, b[:, None].expand(2000, 4) / 200, True)[0] for b in basis]
+        )
         z_test(scores.flatten(1), torch.zeros(first.numel(), dtype=F64))
         (copied,) = torch.autograd.grad(q.log_prob(z.clone()).sum(), first)
         torch.testing.assert_close(copied, whole)

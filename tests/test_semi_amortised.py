@@ -43,9 +43,7 @@ class TestLinearGaussian:
         """For a quadratic log density the points are exact, up to the constant of the entropy."""
         vae, x = linear(points=8, steps=3), torch.randn(20, 6, dtype=F64)
         code = vae.posterior.refined(x, vae.posterior.network(x))
-        torch.testing.assert_close(
-            vae.posterior.elbo(x, code) + 1.5 * math.log(2 * math.pi * math.e), vae.elbo(x)
-        )
+        torch.testing.assert_close(vae.posterior.elbo(x, code) + 1.5 * math.log(2 * math.pi * math.e), vae.elbo(x))
 
     def test_many_steps_reach_the_best_gaussian(self):
         """The mean of p(z | x), and the scales of the factorised q that is nearest."""
