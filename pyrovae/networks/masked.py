@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn as nn
@@ -69,10 +70,8 @@ class MADE(nn.Module):
 
     def forward(self, context: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """The network given a context [*leading, C]: a function of features, [..., *leading, L] -> [..., L, P]."""
-        first, *rest = self.layers
-        weight, bias = first.kept(), first.bias
-        others = [(layer.kept(), layer.bias) for layer in rest]
-        told = F.linear(context, self.context.weight, bias) if self.context is not None else None
+        (weight, bias), *others = [(layer.kept(), layer.bias) for layer in cast(list[Masked], list(self.layers))]
+        told = None if context is None or self.context is None else F.linear(context, self.context.weight, bias)
 
         def network(z: Tensor) -> Tensor:
             h = F.linear(z, weight, bias) if told is None else F.linear(z, weight) + told

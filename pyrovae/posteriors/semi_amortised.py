@@ -85,10 +85,12 @@ class SemiAmortised(Attached, Posterior):
         """λ_T from λ_0 = `code`, each [*leading, 2L]."""
         through = torch.is_grad_enabled()
 
-        def look(code: Tensor, slope: bool) -> tuple[Tensor, Tensor | None]:
+        def look(code: Tensor, slope: bool) -> tuple[Tensor, Tensor]:
+            """The bound, and its slope where a step follows."""
             elbo = self.elbo(x, code)
-            gradient = torch.autograd.grad(elbo.sum(), code, create_graph=through)[0] if slope else None
-            return elbo.detach(), gradient
+            if not slope:
+                return elbo.detach(), code
+            return elbo.detach(), torch.autograd.grad(elbo.sum(), code, create_graph=through)[0]
 
         with torch.enable_grad(), self._refining():
             code = code if through and code.requires_grad else code.detach().requires_grad_()
@@ -102,16 +104,16 @@ class SemiAmortised(Attached, Posterior):
                 better = there >= elbo  # not where it is NaN
                 size, elbo = torch.where(better, size, size / 2), torch.where(better, there, elbo)
                 code = torch.where(better[..., None], ahead, code)
-                if next_gradient is not None:
-                    gradient = torch.where(better[..., None], next_gradient, gradient)
+                gradient = torch.where(better[..., None], next_gradient, gradient)
         return code if through else code.detach()
 
     @contextmanager
     def _refining(self) -> Generator[None]:
         if self._busy:
+            prior = type(self.others("prior")).__name__
             raise ValueError(
-                f"SemiAmortised takes its steps on the prior, and {type(self.others('prior')).__name__} is made of this "
-                "very posterior; take another prior"
+                f"SemiAmortised takes its steps on the prior, and {prior} is made of this very posterior; take another "
+                "prior"
             )
         self._busy = True
         try:
