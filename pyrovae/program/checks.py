@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from pyro.distributions import constraints
 from torch import Tensor
 
 from .enumeration import is_marked
@@ -141,6 +142,11 @@ def _plain(support: Any) -> Any:
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support
+
+
+def is_sphere(support: Any) -> bool:
+    """Whether these are the vectors of length 1, whose means and straight lines are inside of the sphere."""
+    return _plain(support) is constraints.sphere
 
 
 def check_support(name: str, distribution: Any, x: Tensor) -> None:
