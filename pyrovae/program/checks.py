@@ -130,7 +130,8 @@ def check_latent(name: str, prior: Any, posterior: Any, value: Tensor) -> None:
         p, q = prior.support, posterior.support
     except NotImplementedError:  # a distribution that does not say
         return
-    if p.is_discrete != q.is_discrete or not bool(p.check(value).all()):
+    measures = p.is_discrete != q.is_discrete or is_sphere(p) != is_sphere(q)  # densities of two kinds
+    if measures or not bool(p.check(value).all()):
         raise ValueError(
             f"site {name!r} is {family(prior)} in the model, with values in {_plain(p)}, and {family(posterior)} in "
             f"the guide, with values in {_plain(q)}; give prior and posterior the same values"
