@@ -50,7 +50,7 @@ class UniformSphere(Broadcasting):
     def __init__(self, like: Tensor, validate_args: bool | None = None) -> None:
         _check_dimensions(self, like)
         self.like = like
-        super().__init__(like.shape[:-1], like.shape[-1:], validate_args=validate_args)
+        super().__init__(torch.Size(like.shape[:-1]), torch.Size(like.shape[-1:]), validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -62,7 +62,7 @@ class UniformSphere(Broadcasting):
         return self.sample(sample_shape)
 
     def _draw(self, shape: torch.Size) -> Tensor:
-        return unit(torch.randn(shape, dtype=self.like.dtype, device=self.like.device))
+        return F.normalize(torch.randn(shape, dtype=self.like.dtype, device=self.like.device), dim=-1)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         return torch.full_like(value[..., 0], -log_area(value.shape[-1]))
@@ -122,7 +122,7 @@ class VonMisesFisher(Broadcasting):
         _check_dimensions(self, loc)
         self.loc, self.concentration = loc, concentration
         batch = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
-        super().__init__(batch, loc.shape[-1:], validate_args=validate_args)
+        super().__init__(batch, torch.Size(loc.shape[-1:]), validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -154,10 +154,14 @@ class VonMisesFisher(Broadcasting):
         return value + slope * (self.concentration - self.concentration.detach())
 
     @cached_property
+    def _half_line(self) -> tuple[Tensor, Tensor]:
+        return _half_line(self.event_shape[0] - 1, self.concentration)
+
+    @cached_property
     def _moments(self) -> _Moments:
         with torch.no_grad():
             k, n = self.concentration[..., None], self.event_shape[0] - 1
-            u, du = _half_line(n, k)
+            u, du = self._half_line
             peak = self._peak()[..., None]
             t, du = peak + torch.cat([-u, u]), torch.cat([du, du])  # [*, 2N]
             top = _log_density(peak, k, n)
@@ -185,11 +189,11 @@ class VonMisesFisher(Broadcasting):
 
     def _draws(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """t [*], and z = tanh(t) μ + v / cosh t, v uniform on the sphere around the axis μ: [*, L]."""
-        t = self._radial(shape[:-1])
+        t = self._radial(torch.Size(shape[:-1]))
         v = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         for _ in range(2):  # once would leave a rounding error of the size of v, and v may become small
-            v = unit(v - (v * self.loc).sum(-1, keepdim=True) * self.loc)
-        return t, unit(t.tanh()[..., None] * self.loc + v / t.cosh()[..., None])
+            v = F.normalize(v - (v * self.loc).sum(-1, keepdim=True) * self.loc, dim=-1)
+        return t, F.normalize(t.tanh()[..., None] * self.loc + v / t.cosh()[..., None], dim=-1)
 
     def _radial(self, shape: torch.Size) -> Tensor:
         """t by rejection: T = tanh u is the first of the coordinates of a uniform direction in L dimensions."""
@@ -218,7 +222,7 @@ class VonMisesFisher(Broadcasting):
         """dt/dκ = ∫ |tanh s − E w| q(s) ds / q(t) over the tail on whose side of E w the draw is: [*]."""
         with torch.no_grad():
             k, n, rest = self.concentration[..., None], self.event_shape[0] - 1, self._moments.rest[..., None]
-            u, du = _half_line(n, k)
+            u, du = self._half_line
             t = t[..., None]
             s = torch.where(_one_minus_tanh(t) < rest, t + u, t - u)  # [*, N]
             ratio = (_log_density(s, k, n) - _log_density(t, k, n)).exp()

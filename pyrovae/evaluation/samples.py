@@ -73,7 +73,8 @@ def decode(vae: Any, z: Sites, seed: int = 0, mean: bool = True, like: Tensor | 
 def encode(vae: Any, x: Tensor, seed: int = 0) -> Sites:
     """The mean of q(z | x): [B, L], or a dict by site name; a draw where a site has no mean of its own kind.
 
-    On a sphere, which no mean lies on, it is the mode of q(z | x), its mean direction. In a hierarchy each site's mean is taken given the means of those before it.
+    On a sphere, which no mean lies on, it is the mode of q(z | x), the mean's direction. In a hierarchy each site's
+    mean is taken given the means of those before it.
 
     >>> import pyrovae as pv
     >>> data = pv.data.load("digits")
