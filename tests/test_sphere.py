@@ -202,6 +202,14 @@ def test_implicit_gradient_in_float32(latent):
     torch.testing.assert_close(low._velocity(t).double(), high._velocity(t.double()), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("latent", [2, 3, 10])
+def test_draws_are_at_their_height(latent):
+    """μᵀz = tanh t in float32, also where the noise is nearly along μ."""
+    q = VonMisesFisher(unit(torch.randn(latent)), torch.tensor(1.0))
+    t, z = q._draws(torch.Size((100_000, latent)))
+    torch.testing.assert_close(z @ q.loc, t.tanh(), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("latent", [2, 3, 20])
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_extremes(latent, dtype):

@@ -39,8 +39,8 @@ class UniformSphere(Broadcasting):
     Raises:
         ValueError: for less than two dimensions.
 
-    >>> UniformSphere(torch.zeros(3)).log_prob(torch.tensor([0.0, 0.0, 1.0])).exp() * 4 * torch.pi
-    tensor(1.0000)
+    >>> UniformSphere(torch.zeros(3)).expand([5]).sample().shape
+    torch.Size([5, 3])
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -191,7 +191,7 @@ class VonMisesFisher(Broadcasting):
         """t [*], and z = tanh(t) μ + v / cosh t, v uniform on the sphere around the axis μ: [*, L]."""
         t = self._radial(torch.Size(shape[:-1]))
         v = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        for _ in range(2):  # once would leave a rounding error of the size of v, and v may become small
+        for _ in range(2):  # v may become small, and the rounding error of one projection does not
             v = F.normalize(v - (v * self.loc).sum(-1, keepdim=True) * self.loc, dim=-1)
         return t, F.normalize(t.tanh()[..., None] * self.loc + v / t.cosh()[..., None], dim=-1)
 

@@ -26,8 +26,8 @@ class UniformSphere(Prior):
     Raises:
         ValueError: for less than two dimensions.
 
-    >>> UniformSphere(3)().sample().norm()
-    tensor(1.0000)
+    >>> UniformSphere(3)().log_prob(torch.tensor([0.0, 0.0, 1.0]))
+    tensor(-2.5310)
     """
 
     zeros: Tensor
