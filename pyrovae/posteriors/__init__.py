@@ -12,6 +12,7 @@ from .flow import Flow
 from .mixture import Mixture
 from .normal import DiagonalNormal, FullNormal, LowRankNormal
 from .semi_amortised import SemiAmortised
+from .sphere import VonMisesFisher
 
 __all__ = [
     "Bernoulli",
@@ -26,4 +27,5 @@ __all__ = [
     "SemiAmortised",
     "StraightThroughBernoulli",
     "StraightThroughOneHotCategorical",
+    "VonMisesFisher",
 ]

@@ -6,6 +6,7 @@ from .flow import Flow
 from .heavy_tails import Laplace, StudentT
 from .mixtures import Mixture, VampPrior
 from .normal import DiagonalNormal, StandardNormal
+from .sphere import UniformSphere, VonMisesFisher
 from .structured import Autoregressive, GaussianProcess, Hierarchical
 
 __all__ = [
@@ -22,5 +23,7 @@ __all__ = [
     "RelaxedBernoulli",
     "StandardNormal",
     "StudentT",
+    "UniformSphere",
     "VampPrior",
+    "VonMisesFisher",
 ]
