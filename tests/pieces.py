@@ -51,6 +51,20 @@ class LikelihoodCase(NamedTuple):
     data: Callable[[Tensor], Tensor]
 
 
+def attached_vamp(latent: int, q: type[posteriors.Posterior] = posteriors.DiagonalNormal, **options: Any) -> nn.Module:
+    """A VampPrior that is a part of a small module with a posterior."""
+    prior, model = priors.VampPrior(latent, EVENT, components=4, top=1.0), nn.Module()
+    model.posterior = q(small_network(EVENT, q.code(latent, **options)), **options)
+    prior.attach(model)
+    return prior
+
+
+def flow_case(kind: str, accuracy: float = 1e-8) -> PosteriorCase:
+    """A small flow as posterior."""
+    options = {"kind": kind, "transforms": 2, "hidden": [6], "context": 3}
+    return PosteriorCase(posteriors.Flow, "StandardNormal", options, closed=False, accuracy=accuracy)
+
+
 class NetworkCase(NamedTuple):
     """A kind of network in `pair`: its widths, the data that it is for, and its activation, where it has one."""
 
@@ -61,17 +75,36 @@ class NetworkCase(NamedTuple):
 
 PRIORS: dict[str, PriorCase] = {
     "StandardNormal": PriorCase(priors.StandardNormal, "reals"),
+    "DiagonalNormal": PriorCase(priors.DiagonalNormal, "reals"),
+    "Laplace": PriorCase(priors.Laplace, "reals", accuracy=1e-7),
+    "StudentT": PriorCase(priors.StudentT, "reals", accuracy=1e-7),
+    "Mixture": PriorCase(lambda n: priors.Mixture(n, components=3), "near reals"),
+    "VampPrior": PriorCase(attached_vamp, "near reals"),
+    "Hierarchical": PriorCase(lambda n: priors.Hierarchical(n, hidden=[5]), "near reals"),
+    "Autoregressive": PriorCase(lambda n: priors.Autoregressive(n, hidden=[6]), "near reals"),
+    "Autoregressive coins": PriorCase(lambda n: priors.Autoregressive(n, [6], "Bernoulli"), "coins", "Bernoulli"),
+    "GaussianProcess": PriorCase(priors.GaussianProcess, "near reals"),
     "Bernoulli": PriorCase(priors.Bernoulli, "coins", "Bernoulli"),
     "RelaxedBernoulli": PriorCase(priors.RelaxedBernoulli, "unit with ends", "RelaxedBernoulli"),
     "OneHotCategorical": PriorCase(priors.OneHotCategorical, "one-hot", "OneHotCategorical"),
+    "Flow": PriorCase(lambda n: priors.Flow(n, hidden=[6]), "reals", accuracy=1e-4),
+    "Flow MAF": PriorCase(lambda n: priors.Flow(n, "MAF", 2, [6, 5]), "reals"),
+    "Flow RealNVP": PriorCase(lambda n: priors.Flow(n, "RealNVP", 2, [6]), "reals"),
 }
 POSTERIORS: dict[str, PosteriorCase] = {
     "DiagonalNormal": PosteriorCase(posteriors.DiagonalNormal, "StandardNormal"),
+    "FullNormal": PosteriorCase(posteriors.FullNormal, "StandardNormal"),
+    "LowRankNormal": PosteriorCase(posteriors.LowRankNormal, "StandardNormal", {"rank": 2}),
+    "Mixture": PosteriorCase(posteriors.Mixture, "StandardNormal", {"components": 3}, closed=False),
     "Bernoulli": PosteriorCase(posteriors.Bernoulli, "Bernoulli", pathwise=False),
     "StraightThroughBernoulli": PosteriorCase(posteriors.StraightThroughBernoulli, "Bernoulli"),
     "RelaxedBernoulli": PosteriorCase(posteriors.RelaxedBernoulli, "RelaxedBernoulli"),
     "OneHotCategorical": PosteriorCase(posteriors.OneHotCategorical, "OneHotCategorical", pathwise=False),
     "StraightThroughOneHotCategorical": PosteriorCase(posteriors.StraightThroughOneHotCategorical, "OneHotCategorical"),
+    "SemiAmortised": PosteriorCase(posteriors.SemiAmortised, "StandardNormal", {"steps": 2}),
+    "Flow": flow_case("IAF"),
+    "Flow NSF": flow_case("NSF", accuracy=1e-4),
+    "Flow RealNVP": flow_case("RealNVP"),
 }
 LIKELIHOODS: dict[str, LikelihoodCase] = {
     "Bernoulli": LikelihoodCase(likelihoods.Bernoulli, {}, lambda u: (u < 0.5).to(u.dtype)),
@@ -156,6 +189,7 @@ def circle() -> tuple[Tensor, Tensor]:
 
 SPACES: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
     "reals": lambda: square(*real_line()),
+    "near reals": lambda: square(*panels(-16.0, -4.0, 0.0, 4.0, 16.0)),  # for what is narrow, and has no tails
     "positive": lambda: square(*half_line()),
     "unit": lambda: square(*unit_interval()),
     "unit with ends": lambda: square(*unit_with_ends()),
@@ -192,8 +226,14 @@ def small_posterior(name: str, event: list[int] = EVENT, dtype: torch.dtype = F6
 
 
 def attached(case: PosteriorCase, encoder: nn.Module) -> Any:
-    """The posterior of a case."""
-    return case.cls(encoder, **case.options)
+    """The posterior of a case, attached to a prior and a likelihood if it wants to be part of a model."""
+    posterior = case.cls(encoder, **case.options)
+    if isinstance(posterior, Attached):
+        torch.manual_seed(0)
+        model = nn.Module()
+        model.prior, model.likelihood = PRIORS[case.prior].build(L), small_likelihood("Normal fixed")
+        posterior.attach(model)
+    return posterior
 
 
 def code(name: str, latent: int) -> list[int]:

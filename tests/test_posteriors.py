@@ -32,6 +32,7 @@ from torch.distributions import kl_divergence
 
 import pyrovae as pv
 from pyrovae import posteriors, priors
+from pyrovae.attached import Attached
 from pyrovae.config import construct, describe
 from pyrovae.distributions import relaxed
 from pyrovae.objectives.closed_forms import closed_kl
@@ -98,6 +99,8 @@ class TestPosteriors:
         module, x = small_posterior(name, dtype=torch.float32), torch.rand(4, *EVENT)
         again = construct(describe(module))
         again.load_state_dict(module.state_dict())
+        if isinstance(module, Attached):
+            again.attach(module._model[0])
         z = module(x).sample()
         assert torch.equal(again(x).log_prob(z), module(x).log_prob(z))
 

@@ -3,6 +3,7 @@
 from .base import ACTIVATIONS, Chain, Network, Standardise, as_event, input_shape, output_shape, over_leading
 from .dense import MLP, Gated
 from .images import Conv, ResNet, ResNetDecoder, TransposedConv
+from .masked import MADE
 from .pair import KINDS, pair
 from .sequences import GRU, GRUDecoder, Transformer, TransformerDecoder
 
@@ -10,6 +11,7 @@ __all__ = [
     "ACTIVATIONS",
     "GRU",
     "KINDS",
+    "MADE",
     "MLP",
     "Chain",
     "Conv",

@@ -8,14 +8,22 @@ from .discrete import (
     StraightThroughBernoulli,
     StraightThroughOneHotCategorical,
 )
-from .normal import DiagonalNormal
+from .flow import Flow
+from .mixture import Mixture
+from .normal import DiagonalNormal, FullNormal, LowRankNormal
+from .semi_amortised import SemiAmortised
 
 __all__ = [
     "Bernoulli",
     "DiagonalNormal",
+    "Flow",
+    "FullNormal",
+    "LowRankNormal",
+    "Mixture",
     "OneHotCategorical",
     "Posterior",
     "RelaxedBernoulli",
+    "SemiAmortised",
     "StraightThroughBernoulli",
     "StraightThroughOneHotCategorical",
 ]

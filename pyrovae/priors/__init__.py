@@ -2,6 +2,25 @@
 
 from .base import Prior
 from .discrete import Bernoulli, OneHotCategorical, RelaxedBernoulli
-from .normal import StandardNormal
+from .flow import Flow
+from .heavy_tails import Laplace, StudentT
+from .mixtures import Mixture, VampPrior
+from .normal import DiagonalNormal, StandardNormal
+from .structured import Autoregressive, GaussianProcess, Hierarchical
 
-__all__ = ["Bernoulli", "OneHotCategorical", "Prior", "RelaxedBernoulli", "StandardNormal"]
+__all__ = [
+    "Autoregressive",
+    "Bernoulli",
+    "DiagonalNormal",
+    "Flow",
+    "GaussianProcess",
+    "Hierarchical",
+    "Laplace",
+    "Mixture",
+    "OneHotCategorical",
+    "Prior",
+    "RelaxedBernoulli",
+    "StandardNormal",
+    "StudentT",
+    "VampPrior",
+]
