@@ -163,6 +163,12 @@ def test_gru_is_that_of_torch(hidden):
     torch.testing.assert_close(net(x), net.body[-2](h[:, -1]))
 
 
+def test_a_gru_s_state_starts_with_rotations():
+    """From smaller weights a decoder forgets the code, and the posterior collapses."""
+    for u in GRULayer(3, 5).double().state.weight.chunk(3):
+        torch.testing.assert_close(u @ u.T, torch.eye(5, dtype=F64), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("heads", [1, 2])
 def test_a_transformer_block_is_that_of_torch(heads):
     block, x = TransformerBlock(4, heads, "gelu").double(), torch.randn(5, 7, 4, dtype=F64)

@@ -56,6 +56,10 @@ class Conv(Network):
         channels: channels of each convolution.
         activation: as in `MLP`.
         batch_norm: normalise each layer over the batch (K·B rows with K particles).
+
+    >>> import torch
+    >>> Conv([3, 32, 32], [40], channels=[8, 16])(torch.zeros(5, 3, 3, 32, 32)).shape
+    torch.Size([5, 3, 40])
     """
 
     def __init__(
@@ -87,6 +91,10 @@ class TransposedConv(Network):
         channels: as in `Conv`, so the last entry is the widest, nearest to the latent.
         activation: as in `MLP`.
         batch_norm: as in `Conv`.
+
+    >>> import torch
+    >>> TransposedConv([20], [3, 32, 32], channels=[8, 16])(torch.zeros(5, 3, 20)).shape
+    torch.Size([5, 3, 3, 32, 32])
     """
 
     def __init__(
@@ -119,12 +127,9 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int, activation: str, shrink: float) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for _ in range(2):
-            layers += [as_activation(activation)]
-            layers.append(nn.Conv2d(channels, channels, 3, padding=1))
-        self.body = nn.Sequential(*layers)
-        nn.init.xavier_uniform_(layers[-1].weight, gain=shrink)
+        first, last = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        nn.init.xavier_uniform_(last.weight, gain=shrink)
+        self.body = nn.Sequential(as_activation(activation), first, as_activation(activation), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W], unchanged in shape."""

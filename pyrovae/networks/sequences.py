@@ -94,8 +94,13 @@ class GRULayer(nn.Module):
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
-        self.inputs = linear(features, 3 * width)  # W_r, W_u, W_n
+        self.inputs = nn.Linear(features, 3 * width)  # W_r, W_u, W_n
         self.state = nn.Linear(width, 3 * width)  # U_r, U_u, U_n
+        for each in (self.inputs, self.state):
+            nn.init.zeros_(each.bias)
+        for w, u in zip(self.inputs.weight.detach().chunk(3), self.state.weight.detach().chunk(3), strict=True):
+            nn.init.xavier_uniform_(w)
+            nn.init.orthogonal_(u)  # from torch's own start a decoder may learn nothing for 1,000 steps
         self.width = width
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,6 +117,9 @@ class GRULayer(nn.Module):
 
 class GRU(Network):
     """An encoder for sequences [T, D]: gated recurrent units over time, then a linear layer from the last state.
+
+    A graph of a training step holds every time step: encoder and decoder together take about 3 s to capture for
+    T = 20 and 12 s for T = 100, and minutes to compile, for a step that is hardly faster than in Python on a CPU.
 
     Args:
         inputs: [T, D].
@@ -198,7 +206,7 @@ class Positions(nn.Module):
 
     def __init__(self, steps: int, width: int) -> None:
         super().__init__()
-        self.positions = nn.Parameter(0.5 * torch.randn(steps, width))  # about as large as what they are added to
+        self.positions = nn.Parameter(0.5 * torch.randn(steps, width))  # from small ones a decoder may learn nothing
 
     def forward(self, h: Tensor) -> Tensor:
         """h_t + p_t."""
