@@ -38,6 +38,8 @@ from pyrovae.distributions import low_rank, relaxed
 from pyrovae.distributions.mixtures import NormalMixture
 from pyrovae.objectives.closed_forms import closed_kl
 
+SPACES_OF = {name: PRIORS[case.prior].space for name, case in POSTERIORS.items()}
+
 
 @pytest.mark.parametrize("name", POSTERIORS)
 class TestPosteriors:
@@ -48,7 +50,7 @@ class TestPosteriors:
         assert q.has_rsample == POSTERIORS[name].pathwise
         for z in (q(), q.sample()):  # as pyro.sample draws, and without a gradient
             assert z.shape == (*leading, L)
-            assert z.dtype == F64
+            assert z.dtype == (torch.int64 if SPACES_OF[name] == "categories" else F64)
             assert q.support.check(z).all()
             assert q.log_prob(z).shape == leading
         assert not z.requires_grad
