@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pieces import LIKELIHOODS
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import pyrovae as pv
@@ -16,21 +17,13 @@ CALLS = {
     "traverse": lambda vae, x: pv.traverse(vae, x[0]),
     "densities": lambda vae, x: pv.densities(vae, x, particles=3).log_weight,
 }
-LIKELIHOODS = {
-    "Bernoulli": (pv.likelihoods.Bernoulli, {}),
-    "ContinuousBernoulli": (pv.likelihoods.ContinuousBernoulli, {}),
-    "Binomial": (pv.likelihoods.Binomial, {}),
-    "Normal": (pv.likelihoods.Normal, {}),
-    "Normal, fixed": (pv.likelihoods.Normal, {"scale": 0.5}),
-    "Normal, per pixel": (pv.likelihoods.Normal, {"scale": "per_pixel"}),
-}
 
 
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("call", CALLS)
 def test_it_stays_on_the_device(call, likelihood, network):
-    cls, options = LIKELIHOODS[likelihood]
+    cls, options, *_ = LIKELIHOODS[likelihood]
     with FakeTensorMode():
         with torch.device("cuda"):
             decoded = cls.decoded([1, 8, 8], **options)
