@@ -244,9 +244,11 @@ def report(
     else:
         metrics["training"] = {"epochs": len(run.rows), "seconds": sum(r["seconds"] for r in run.rows)}
     folder.write_metrics(metrics)
+    bits = ev.bits_per_dimension
     error = f"± {ev.log_evidence_mean_error:.2f} over the data,"
     rows = [
         ("log evidence", f"{ev.log_evidence_mean:.2f}", f"nats per datum {error} {particles:,} particles"),
+        *([] if bits is None else [("bits per dimension", f"{bits:.3f}", f"of {ev.dimensions:,} dimensions")]),
         ("ELBO", f"{figures['elbo']:.2f}", "nats per datum"),
         ("rate", f"{figures['rate']:.2f}", "nats per datum: KL(q(z|x) ‖ p(z))"),
         ("distortion", f"{figures['distortion']:.2f}", "nats per datum: −E_q log p(x|z)"),
@@ -255,8 +257,9 @@ def report(
     if run is not None:
         rows.append(("training", f"{metrics['training']['seconds']:.1f}", f"seconds, {len(run.rows)} epochs"))
     print(f"\n{data.name}, {split}: {len(x):,} data")
+    width = max(13, *(len(name) + 1 for name, _, _ in rows))
     for name, value, unit in rows:
-        print(f"  {name:<13}{value:>10}  {unit}")
+        print(f"  {name:<{width}}{value:>10}  {unit}")
 
 
 def figures(vae: Any, data: Dataset, run: Fit, folder: RunFolder) -> None:

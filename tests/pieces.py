@@ -44,11 +44,12 @@ class PosteriorCase(NamedTuple):
 
 
 class LikelihoodCase(NamedTuple):
-    """A likelihood: its class and options, and data for it from uniform numbers."""
+    """A likelihood: its class and options, data for it from uniform numbers, and what one element of it can be."""
 
     cls: type[likelihoods.Likelihood]
     options: dict[str, Any]
     data: Callable[[Tensor], Tensor]
+    space: str = "reals"  # LINES
 
 
 def attached_vamp(latent: int, q: type[posteriors.Posterior] = posteriors.DiagonalNormal, **options: Any) -> nn.Module:
@@ -125,13 +126,54 @@ POSTERIORS: dict[str, PosteriorCase] = {
     "Flow NSF": flow_case("NSF", accuracy=1e-4),
     "Flow RealNVP": flow_case("RealNVP"),
 }
+
+
+def some_reals(u: Tensor) -> Tensor:
+    return 4 * u - 2
+
+
+def some_counts(u: Tensor) -> Tensor:
+    return (6 * u.square()).floor()
+
+
+def grey(u: Tensor) -> Tensor:
+    """17 levels in [0, 1]."""
+    return (17 * u).floor().clamp(max=16) / 16
+
+
+_LEVELS = {"levels": 17}
 LIKELIHOODS: dict[str, LikelihoodCase] = {
-    "Bernoulli": LikelihoodCase(likelihoods.Bernoulli, {}, lambda u: (u < 0.5).to(u.dtype)),
-    "ContinuousBernoulli": LikelihoodCase(likelihoods.ContinuousBernoulli, {}, lambda u: u),
-    "Binomial": LikelihoodCase(likelihoods.Binomial, {"total_count": 16}, lambda u: (17 * u).floor().clamp(max=16)),
-    "Normal learned": LikelihoodCase(likelihoods.Normal, {}, lambda u: 4 * u - 2),
-    "Normal fixed": LikelihoodCase(likelihoods.Normal, {"scale": 0.5}, lambda u: 4 * u - 2),
-    "Normal per pixel": LikelihoodCase(likelihoods.Normal, {"scale": "per_pixel"}, lambda u: 4 * u - 2),
+    "Bernoulli": LikelihoodCase(likelihoods.Bernoulli, {}, lambda u: (u < 0.5).to(u.dtype), "coins"),
+    "ContinuousBernoulli": LikelihoodCase(likelihoods.ContinuousBernoulli, {}, lambda u: u, "unit"),
+    "Binomial": LikelihoodCase(
+        likelihoods.Binomial, {"total_count": 16}, lambda u: (17 * u).floor().clamp(max=16), "17 counts"
+    ),
+    "Beta": LikelihoodCase(likelihoods.Beta, {}, lambda u: u, "unit"),
+    "Normal learned": LikelihoodCase(likelihoods.Normal, {}, some_reals),
+    "Normal fixed": LikelihoodCase(likelihoods.Normal, {"scale": 0.5}, some_reals),
+    "Normal per pixel": LikelihoodCase(likelihoods.Normal, {"scale": "per_pixel"}, some_reals),
+    "Laplace": LikelihoodCase(likelihoods.Laplace, {}, some_reals),
+    "Laplace per pixel": LikelihoodCase(likelihoods.Laplace, {"scale": "per_pixel"}, some_reals),
+    "StudentT": LikelihoodCase(likelihoods.StudentT, {}, some_reals),
+    "StudentT per pixel": LikelihoodCase(likelihoods.StudentT, {"df": 3.0, "scale": "per_pixel"}, some_reals),
+    "Poisson": LikelihoodCase(likelihoods.Poisson, {}, some_counts, "counts"),
+    "ZeroInflatedPoisson": LikelihoodCase(likelihoods.ZeroInflatedPoisson, {}, some_counts, "counts"),
+    "NegativeBinomial": LikelihoodCase(likelihoods.NegativeBinomial, {}, some_counts, "counts"),
+    "NegativeBinomial learned": LikelihoodCase(
+        likelihoods.NegativeBinomial, {"dispersion": "learned"}, some_counts, "counts"
+    ),
+    "NegativeBinomial per pixel": LikelihoodCase(
+        likelihoods.NegativeBinomial, {"dispersion": "per_pixel"}, some_counts, "counts"
+    ),
+    "ZeroInflatedNegativeBinomial": LikelihoodCase(likelihoods.ZeroInflatedNegativeBinomial, {}, some_counts, "counts"),
+    "ZeroInflatedNegativeBinomial per pixel": LikelihoodCase(
+        likelihoods.ZeroInflatedNegativeBinomial, {"dispersion": "per_pixel"}, some_counts, "counts"
+    ),
+    "Multinomial": LikelihoodCase(likelihoods.Multinomial, {"total_count": 7}, some_counts, "documents"),
+    "Categorical": LikelihoodCase(likelihoods.Categorical, _LEVELS, grey, "grey"),
+    "DiscretisedLogisticMixture": LikelihoodCase(
+        likelihoods.DiscretisedLogisticMixture, {"components": 3, **_LEVELS}, grey, "grey"
+    ),
 }
 NETWORKS: dict[str, NetworkCase] = {
     "mlp": NetworkCase([6]),
@@ -158,9 +200,9 @@ def panels(*ends: float, n: int = 60) -> tuple[Tensor, Tensor]:
     return torch.cat(nodes), torch.cat(weights)
 
 
-def real_line(n: int = 60) -> tuple[Tensor, Tensor]:
+def real_line(n: int = 60, pieces: int = 2) -> tuple[Tensor, Tensor]:
     """The real line as the sinh of an interval, so that heavy tails are inside."""
-    y, w = panels(-9.0, 0.0, 9.0, n=n)
+    y, w = panels(*np.linspace(-9, 9, pieces + 1), n=n)
     return y.sinh(), w * y.cosh()
 
 
@@ -220,6 +262,17 @@ SPACES: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
 }
 
 
+# What one element of a datum can be, likewise
+LINES: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
+    "reals": lambda: real_line(12, 400),
+    "unit": unit_interval,
+    "coins": lambda: whole(2),
+    "17 counts": lambda: whole(17),
+    "counts": lambda: whole(20_000),
+    "grey": lambda: (whole(17)[0] / 16, whole(17)[1]),
+}
+
+
 def some_functions(z: Tensor) -> Tensor:
     """Bounded functions of z, whose means tell distributions apart: [*, L] -> [*, m]."""
     t = z.to(F64)
@@ -271,7 +324,7 @@ def as_dtype(part: nn.Module, dtype: torch.dtype) -> Any:
 
 def small_likelihood(name: str, event: list[int] = EVENT) -> Any:
     """The likelihood of this name, given L latents."""
-    cls, options, _ = LIKELIHOODS[name]
+    cls, options, *_ = LIKELIHOODS[name]
     return cls(small_network(L, cls.decoded(event, **options)), **options)
 
 
@@ -285,7 +338,7 @@ def small_vae(
 ) -> pv.models.VAE:
     """A VAE of a few dozen weights; without another, prior and posterior are those over the other's values."""
     name = posterior or (PRIORS[prior].posterior if prior else "DiagonalNormal")
-    (r, options, _), q = LIKELIHOODS[likelihood], POSTERIORS[name]
+    (r, options, *_), q = LIKELIHOODS[likelihood], POSTERIORS[name]
     widths, own, activation = NETWORKS[network]
     event = event or own
     encoder, decoder = pair(network, event, code(name, latent), latent, r.decoded(event, **options), widths, activation)

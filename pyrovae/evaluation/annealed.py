@@ -17,7 +17,7 @@ from ..distributions.relaxed import RelaxedBernoulli
 from ..program import Densities, Site, densities, evaluating, family, home, seeded, unwrapped
 from ..progress import bar as progress_bar
 from .arguments import check_count, check_data
-from .evidence import _ELEMENTS, _ROWS, Evidence
+from .evidence import _ELEMENTS, _ROWS, Evidence, levelled
 
 STEEPNESS = 4.0  # of the schedule: small steps where π_β leaves the guide and where it comes to the posterior
 ACCEPTANCE = 0.7  # that the step sizes are made for
@@ -114,13 +114,14 @@ def visit_ends(
     chunk = min(chains, rows)
     size = max(1, rows // chunk)
     beta = schedule(steps)
-    log_weights, accepted = [], 0.0
+    log_weights, accepted, dimensions = [], 0.0, None
     bar = progress_bar(len(x) * chains * steps, progress, "step", unit_scale=True, desc="anneal")
     with bar, evaluating(vae), seeded(seed, device):
         for batch in x.split(size):
             batch = batch.to(device, dtype)
             with seeded(-1 - seed, device):
                 tuned = _pilot(vae, batch, beta, leapfrog)
+            dimensions = tuned.dimensions
             parts = []
             for start in range(0, chains, chunk):
                 k = min(chunk, chains - start)
@@ -141,6 +142,7 @@ def visit_ends(
         steps=steps,
         acceptance=accepted / transitions if transitions else math.nan,
         seed=seed,
+        dimensions=dimensions,
     )
 
 
@@ -169,10 +171,11 @@ class _State(NamedTuple):
 
 
 class _Tuned(NamedTuple):
-    """What the pilot run found: scales of the coordinates [B, D], and step sizes [B] by temperature."""
+    """What the pilot run found: scales of the coordinates [B, D], step sizes [B] by temperature, `dimensions`."""
 
     scale: Tensor
     steps: list[Tensor]
+    dimensions: int | None
 
 
 def _run(
@@ -197,7 +200,8 @@ def _run(
 def _pilot(vae: Any, x: Tensor, beta: list[float], leapfrog: int) -> _Tuned:
     """Scales from draws of the guide; step sizes on the way to the posterior, at temperatures all along it."""
     with pyro.validation_enabled(True):
-        densities(vae, x).local_only("anneal")  # one draw: it is where a first call makes its parameters
+        one = densities(vae, x)  # one draw: it is where a first call makes its parameters
+        one.local_only("anneal")
         space = _Space(vae, x, densities(vae, x, _PILOTS))
     with pyro.validation_enabled(False):
         space.check_still(_Space(vae, x, densities(vae, x, _PILOTS)))
@@ -212,7 +216,7 @@ def _pilot(vae: Any, x: Tensor, beta: list[float], leapfrog: int) -> _Tuned:
                 state, acceptance = _transition(space, state, middle, step, scale, leapfrog)
                 step = step * (acceptance.mean(0) - ACCEPTANCE).exp()
             steps.append(step)
-    return _Tuned(scale, steps)
+    return _Tuned(scale, steps, levelled(one, x))
 
 
 def _transition(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
@@ -11,7 +11,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..program import Densities, Site, check_particles, densities, evaluating, home, seeded
+from ..program import Densities, Site, check_particles, densities, evaluating, home, seeded, unwrapped
 from ..program.compile import Compile, Fast, check_compile, choose_level
 from ..program.modes import counting
 from ..progress import bar as progress_bar
@@ -25,10 +25,15 @@ ACTIVE = 0.01  # the variance over the data from which a unit is called active
 
 @dataclass(frozen=True)
 class Evidence:
-    """Abstract: estimates of log p(x) for N data, with the standard errors of their draws, both [N]."""
+    """Abstract: estimates of log p(x) for N data, with the standard errors of their draws, both [N].
+
+    Attributes:
+        dimensions: D, the numbers of a datum, where p(x) is the mass of discrete levels; None where it is not.
+    """
 
     log_evidence: Tensor
     standard_error: Tensor
+    dimensions: int | None = field(default=None, kw_only=True)
 
     @property
     def log_evidence_mean(self) -> float:
@@ -40,6 +45,11 @@ class Evidence:
         """Standard error of that mean over the choice of data: their standard deviation / √N; NaN for one datum."""
         n = len(self.log_evidence)
         return float(self.log_evidence.std() / math.sqrt(n)) if n > 1 else math.nan
+
+    @property
+    def bits_per_dimension(self) -> float | None:
+        """−log evidence / (D log 2), for display; None where the likelihood is no mass over levels."""
+        return -self.log_evidence_mean / (self.dimensions * math.log(2)) if self.dimensions else None
 
     @property
     def log_evidence_monte_carlo_error(self) -> float:
@@ -72,8 +82,12 @@ class Evaluation(Evidence):
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Means over the data with their errors and protocol, as plain numbers; an error that is undefined is None."""
-        return {
+        """Means over the data with their errors and protocol, as plain numbers; an error that is undefined is None.
+
+        Bits per dimension are among them where the likelihood is a mass over levels.
+        """
+        bits = {} if self.dimensions is None else {"bits_per_dimension": self.bits_per_dimension}
+        return bits | {
             "log_evidence": self.log_evidence_mean,
             "log_evidence_standard_error": _defined(self.log_evidence_mean_error),
             "log_evidence_monte_carlo_error": _defined(self.log_evidence_monte_carlo_error),
@@ -139,13 +153,15 @@ def evaluate(
     def sums_of(batch: Tensor, k: int = chunk) -> tuple[Tensor, ...]:
         return _sums(densities(vae, batch, k))
 
-    run, sums = sums_of, []
+    run, sums, dimensions = sums_of, [], None
     bar = progress_bar(len(x) * particles, progress, "particle", unit_scale=True, desc="evaluate")
     with bar, evaluating(vae), seeded(seed, device):
         for batch in x.split(size):
             batch = batch.to(device, dtype)
             with pyro.validation_enabled(True):
-                densities(vae, batch).local_only("evaluate")
+                one = densities(vae, batch)
+                one.local_only("evaluate")
+                dimensions = levelled(one, batch)
             total = None
             with pyro.validation_enabled(False):
                 if not sums:
@@ -171,7 +187,14 @@ def evaluate(
         latent_units=spread.numel(),
         particles=particles,
         seed=seed,
+        dimensions=dimensions,
     )
+
+
+def levelled(d: Densities, x: Tensor) -> int | None:
+    """The numbers of a datum where all that is observed is on levels, which have a mass; else None."""
+    on_levels = all(hasattr(unwrapped(site.distribution), "levels") for site in d.likelihood.values())
+    return math.prod(x.shape[1:]) if on_levels else None
 
 
 def _fast(function: Any, vae: Any, batch: Tensor, compile: Compile, times: int) -> Any:

@@ -2,6 +2,25 @@
 
 from .base import Likelihood
 from .bernoulli import Bernoulli, Binomial, ContinuousBernoulli
-from .normal import Normal
+from .beta import Beta
+from .counts import Multinomial, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, ZeroInflatedPoisson
+from .levels import Categorical, DiscretisedLogisticMixture
+from .location_scale import Laplace, Normal, StudentT
 
-__all__ = ["Bernoulli", "Binomial", "ContinuousBernoulli", "Likelihood", "Normal"]
+__all__ = [
+    "Bernoulli",
+    "Beta",
+    "Binomial",
+    "Categorical",
+    "ContinuousBernoulli",
+    "DiscretisedLogisticMixture",
+    "Laplace",
+    "Likelihood",
+    "Multinomial",
+    "NegativeBinomial",
+    "Normal",
+    "Poisson",
+    "StudentT",
+    "ZeroInflatedNegativeBinomial",
+    "ZeroInflatedPoisson",
+]

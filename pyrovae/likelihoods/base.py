@@ -43,7 +43,7 @@ class Likelihood(Configured, nn.Module, ABC):
 
     @abstractmethod
     def distribution(self, y: Tensor, event_dim: int) -> dist.TorchDistribution:
-        """The distribution of every element, independent given z, from the decoder's output y."""
+        """The distribution of every element, independent given z, or of the datum, from the decoder's output y."""
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """p(x | z): z is [*leading, L], the distribution has batch shape [*leading] and the data's event shape."""
@@ -51,4 +51,5 @@ class Likelihood(Configured, nn.Module, ABC):
             z = z.to(next((p.dtype for p in self.network.parameters()), torch.get_default_dtype()))
         y = over_leading(self.network, z, 1).to(z.dtype)  # under autocast densities are still taken in full precision
         event_dim = y.dim() - (z.dim() - 1)
-        return self.distribution(y, event_dim).to_event(event_dim)
+        p = self.distribution(y, event_dim)
+        return p.to_event(event_dim - p.event_dim)

@@ -108,15 +108,15 @@ def linear(n: int, m: int) -> nn.Linear:
 
 def output_shape(network: nn.Module) -> tuple[int, ...] | None:
     """The event shape that a network returns; None for one that does not say."""
-    while isinstance(network, Chain):
-        network = network.then
+    while isinstance(network, Chain | nn.Sequential) and len(list(network.children())):
+        network = list(network.children())[-1]
     return network.outputs if isinstance(network, Network) else None
 
 
 def input_shape(network: nn.Module) -> tuple[int, ...] | None:
     """The event shape that a network takes; None for one that does not say."""
-    while isinstance(network, Chain):
-        network = network.first
+    while isinstance(network, Chain | nn.Sequential) and len(list(network.children())):
+        network = next(network.children())
     return network.inputs if isinstance(network, Network) else getattr(network, "event", None)
 
 

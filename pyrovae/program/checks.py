@@ -100,15 +100,33 @@ def explain_plate(error: ValueError, which: str) -> None:
     ) from error
 
 
+_COUNTS = ("Poisson", "NegativeBinomial", "ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial", "Multinomial")
+_TO_COUNTS = (
+    "Give whole numbers that are not negative (bytes are read as grey levels: save counts as int32 or float32), or use "
+    "Normal, or ContinuousBernoulli for values in [0, 1]."
+)
+_LEVELS = "levels k · maximum / (levels − 1), k = 0, ..., levels − 1"
+_TO_LEVELS = (
+    "Set levels and maximum to those of the data (VAE.build(data, ...) does), or use ContinuousBernoulli for other "
+    "values in [0, 1] and Normal for others."
+)
 _REMEDIES = {
     "Bernoulli": "Binarise the data (data.load(..., binarise='dynamic')) or use ContinuousBernoulli.",
     "ContinuousBernoulli": "Scale the data to [0, 1] or use Normal.",
     "Binomial": "Give counts up to total_count, or use Normal.",
+    "Beta": "Use ContinuousBernoulli, or Categorical for 8-bit images, which have exact 0 and 1.",
+    "Categorical": _TO_LEVELS,
+    "DiscretisedLogisticMixture": _TO_LEVELS,
+    **dict.fromkeys(_COUNTS, _TO_COUNTS),
 }
 _SUPPORTS = {
     "Bernoulli": "values in {0, 1}",
     "ContinuousBernoulli": "values in [0, 1]",
     "Binomial": "counts from 0 to total_count",
+    "Beta": "values in (0, 1), without the ends",
+    "Categorical": _LEVELS,
+    "DiscretisedLogisticMixture": _LEVELS,
+    **dict.fromkeys(_COUNTS, "counts 0, 1, 2, ..."),
 }
 
 

@@ -37,12 +37,15 @@ class Unobserved(UnconditionMessenger):
 
 
 class ObservedAtMean(Unobserved):
-    """Gives observed sites their distribution's mean, without a draw."""
+    """Gives observed sites their distribution's mean, without a draw; a draw where it has none."""
 
     def _pyro_sample(self, msg: Any) -> None:
         super()._pyro_sample(msg)
         if msg["infer"].get("was_observed"):
-            msg["value"], msg["done"] = msg["fn"].mean, True
+            try:
+                msg["value"], msg["done"] = msg["fn"].mean, True
+            except NotImplementedError:
+                return
 
 
 class AtMean(Messenger):
