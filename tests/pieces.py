@@ -185,6 +185,16 @@ NETWORKS: dict[str, NetworkCase] = {
 }
 
 
+# Every likelihood and every kind of network, each with a plain other
+PAIRS = [(name, network) for name in LIKELIHOODS for network in ("mlp", "conv")]
+PAIRS += [
+    (name, network)
+    for name in ("Bernoulli", "Normal per pixel")
+    for network in NETWORKS
+    if network not in ("mlp", "conv")
+]
+
+
 # Where latents lie: values z [n, L] and weights [n] with which Σ w f(z) is the sum or integral of f over L = 2
 
 

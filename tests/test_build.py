@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn as nn
-from pieces import (
-    EVENT,
-    F64,
-    LIKELIHOODS,
-    NETWORKS,
-    Toy,
-    small_data,
-    small_vae,
-)
+from pieces import EVENT, F64, NETWORKS, PAIRS, Toy, small_data, small_vae
 
 import pyrovae as pv
 from pyrovae import likelihoods, networks, priors
@@ -74,8 +66,7 @@ def test_hidden_reads_from_the_data_inwards():
     assert [m.out_features for m in vae.likelihood.network.body if isinstance(m, nn.Linear)] == [5, 7, 20]
 
 
-@pytest.mark.parametrize("kind", networks.KINDS)
-@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_vae_round_trip(name, kind):
     vae, x = small_vae(name, kind).double(), small_data(name, network=kind)
     again = construct(describe(vae)).double()

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from pieces import LIKELIHOODS, NETWORKS
-from torch._subclasses.fake_tensor import FakeTensorMode
+from conftest import fake_cuda
+from pieces import LIKELIHOODS, NETWORKS, PAIRS
 
 import pyrovae as pv
 
@@ -19,14 +19,11 @@ CALLS = {
 }
 
 
-PAIRS = [(name, "mlp") for name in LIKELIHOODS] + [("Bernoulli", name) for name in NETWORKS if name != "mlp"]
-
-
 @pytest.mark.parametrize(("likelihood", "network"), PAIRS)
 @pytest.mark.parametrize("call", CALLS)
 def test_it_stays_on_the_device(call, likelihood, network):
     cls, options, *_ = LIKELIHOODS[likelihood]
-    with FakeTensorMode():
+    with fake_cuda():
         with torch.device("cuda"):
             widths, event, activation = NETWORKS[network]
             encoder, decoder = pv.networks.pair(

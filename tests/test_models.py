@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 import yaml
 from conftest import F64, TIGHT, check_device, check_trace, fake_cuda, gradients, reached, z_test
-from pieces import LIKELIHOODS, NETWORKS, small_data, small_vae
+from pieces import PAIRS, small_data, small_vae
 from torch.distributions import kl_divergence
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -382,8 +382,7 @@ class TestEnumerableVAE:
         assert torch.equal(again.elbo(x), vae.elbo(x))
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize(("likelihood", "network"), PAIRS)
 def test_sums_are_over_the_densities_of_draws(likelihood, network):
     """Each draw's log p(x, z) and log q(z | x) stand in the tables, at the row of its value."""
     vae, x = enumerable("coins", likelihood, network), small_data(likelihood, network=network)

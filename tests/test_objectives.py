@@ -30,7 +30,7 @@ from conftest import (
     z_test,
 )
 from exact import EVERY, SOME, Mixture, masked_within
-from pieces import LIKELIHOODS, NETWORKS, small_data, small_vae
+from pieces import PAIRS, small_data, small_vae
 from pyro.infer import (
     SVI,
     RenyiELBO,
@@ -128,8 +128,7 @@ def test_bound_is_tight_at_the_exact_posterior(name, model):
     torch.testing.assert_close(OBJECTIVES[name]()(vae, x).bound, vae.log_evidence(x).detach(), **TIGHT)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize(("likelihood", "network"), PAIRS)
 def test_every_vae(likelihood, network):
     vae, data = small_vae(likelihood, network).double(), functools.partial(small_data, likelihood, network=network)
     reached(vae, ELBO(2)(vae, data()).surrogate.mean())

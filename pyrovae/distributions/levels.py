@@ -54,7 +54,7 @@ class Categorical(TensorDistribution):
 
     def __init__(self, logits: Tensor, maximum: float = 1.0, validate_args: bool | None = None) -> None:
         self.logits, self.maximum, self.levels = logits, maximum, logits.shape[-1]
-        super().__init__(logits.shape[:-1], validate_args=validate_args)
+        super().__init__(torch.Size(logits.shape[:-1]), validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> Any:
@@ -180,7 +180,7 @@ class DiscretisedLogisticMixture(TensorDistribution):
             return t.gather(d - 1, index)  # [..., 1, *pixels]
 
         loc, log_scale, coefficients = (chosen(t) for t in (self.loc, self.log_scale, self.coefficients))
-        u = loc.new_zeros(lead + (0,) + loc.shape[d:])
+        u = loc.new_zeros((*lead, 0, *loc.shape[d:]))
         for i in range(self.channels):
             m = self._given(u, loc, coefficients)
             noise = self._uniform(m).logit() * log_scale.select(d - 2, i).clamp(max=60).exp()
