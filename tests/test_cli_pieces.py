@@ -47,6 +47,16 @@ PRIORS = {
     "Bernoulli": (["--posterior", "Bernoulli", *DISCRETE], "binary"),
     "RelaxedBernoulli": (["--posterior", "RelaxedBernoulli"], "binary"),
     "OneHotCategorical": (ONE_HOT, "binary"),
+    "Flow": (["--prior.kind", "RealNVP", "--prior.hidden", "[6]"], "real"),
+    "UniformSphere": (["--posterior", "VonMisesFisher"], "real"),
+    "VonMisesFisher": (["--posterior", "VonMisesFisher", "--prior.concentration", "2"], "real"),
+    "Categorical": (["--posterior", "Categorical", *DISCRETE], "binary"),
+    "Gamma": (["--prior.concentration", "2", "--posterior", "Gamma"], "real"),
+    "LogNormal": (["--prior.scale", "0.5", "--posterior", "LogNormal"], "real"),
+    "Beta": (["--posterior", "Beta"], "real"),
+    "Dirichlet": (["--prior.concentration", "0.5", "--posterior", "Dirichlet"], "real"),
+    "LogisticNormal": (["--posterior", "LogisticNormal"], "real"),
+    "RelaxedOneHotCategorical": (["--posterior", "RelaxedOneHotCategorical"], "real"),
 }
 POSTERIORS = {
     "DiagonalNormal": ([], "binary"),
@@ -58,14 +68,41 @@ POSTERIORS = {
     "RelaxedBernoulli": (["--prior", "RelaxedBernoulli"], "binary"),
     "OneHotCategorical": (["--prior", "OneHotCategorical", *DISCRETE], "binary"),
     "StraightThroughOneHotCategorical": (["--prior", "OneHotCategorical"], "binary"),
+    "Flow": (["--posterior.kind", "IAF", "--posterior.context", "5", "--posterior.hidden", "[6]"], "real"),
+    "SemiAmortised": (["--posterior.steps", "2"], "binary"),
+    "VonMisesFisher": (["--prior", "UniformSphere"], "real"),
+    "Categorical": (["--prior", "Categorical", *DISCRETE], "binary"),
+    "Gamma": (["--prior", "Gamma"], "real"),
+    "LogNormal": (["--prior", "LogNormal"], "real"),
+    "Beta": (["--prior", "Beta"], "real"),
+    "Dirichlet": (["--prior", "Dirichlet"], "real"),
+    "LogisticNormal": (["--prior", "LogisticNormal"], "real"),
+    "RelaxedOneHotCategorical": (["--prior", "RelaxedOneHotCategorical"], "real"),
 }
 LIKELIHOODS = {
     "Bernoulli": ([], "binary"),
     "ContinuousBernoulli": ([], "grey"),
     "Binomial": (["--likelihood.total_count", "1"], "binary"),
     "Normal": (["--likelihood.scale", "per_pixel"], "real"),
+    "Laplace": (["--likelihood.scale", "0.5"], "real"),
+    "StudentT": (["--likelihood.df", "4"], "real"),
+    "Beta": ([], "open unit"),
+    "Poisson": ([], "counts"),
+    "ZeroInflatedPoisson": ([], "counts"),
+    "NegativeBinomial": (["--likelihood.dispersion", "per_pixel"], "counts"),
+    "ZeroInflatedNegativeBinomial": ([], "counts"),
+    "Multinomial": ([], "counts"),
+    "Categorical": ([], "grey"),
+    "DiscretisedLogisticMixture": (["--likelihood.components", "3"], "colour"),
 }
-NETWORKS = {"mlp": ([], "real"), "conv": ([], "grey")}
+NETWORKS = {
+    "mlp": ([], "real"),
+    "gated": ([], "real"),
+    "conv": ([], "grey"),
+    "resnet": (["--hidden", "[4]"], "grey"),
+    "gru": ([], "sequences"),
+    "transformer": (["--hidden", "[8]"], "sequences"),
+}
 TABLES = {"prior": PRIORS, "posterior": POSTERIORS, "likelihood": LIKELIHOODS, "network": NETWORKS}
 CASES = [(role, name) for role, table in TABLES.items() for name in table]
 
@@ -76,8 +113,10 @@ def test_trained_by_name_and_read_back(role, name, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "figures", lambda *a: None)  # drawn in test_cli.py
     np.savez("x.npz", train=draw(kind), test=draw(kind)[:20])
-    small = ["--latent", "4", "--hidden", "[6]", "--epochs", "1", "--test_particles", "7", "--compile", "never"]
-    assert main(["train", "--data", "x.npz", f"--{role}", name, *words, *small, "--run_dir", "r"]) == 0
+    small = ["--latent", "4", "--epochs", "1", "--test_particles", "7", "--compile", "never"]
+    assert (
+        main(["train", "--data", "x.npz", f"--{role}", name, "--hidden", "[6]", *words, *small, "--run_dir", "r"]) == 0
+    )
     first = json.loads((tmp_path / "r" / "metrics.json").read_text())["test"]
     assert np.isfinite(first["log_evidence"])
     assert main(["evaluate", "r", "--particles", "7", "--compile", "never"]) == 0
