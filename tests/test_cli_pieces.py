@@ -113,10 +113,8 @@ def test_trained_by_name_and_read_back(role, name, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "figures", lambda *a: None)  # drawn in test_cli.py
     np.savez("x.npz", train=draw(kind), test=draw(kind)[:20])
-    small = ["--latent", "4", "--epochs", "1", "--test_particles", "7", "--compile", "never"]
-    assert (
-        main(["train", "--data", "x.npz", f"--{role}", name, "--hidden", "[6]", *words, *small, "--run_dir", "r"]) == 0
-    )
+    small = ["--data", "x.npz", "--latent", "4", "--epochs", "1", "--test_particles", "7", "--compile", "never"]
+    assert main(["train", f"--{role}", name, "--hidden", "[6]", *words, *small, "--run_dir", "r"]) == 0
     first = json.loads((tmp_path / "r" / "metrics.json").read_text())["test"]
     assert np.isfinite(first["log_evidence"])
     assert main(["evaluate", "r", "--particles", "7", "--compile", "never"]) == 0

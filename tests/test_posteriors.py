@@ -21,6 +21,7 @@ from pieces import (
     Output,
     Toy,
     attached,
+    code,
     small_data,
     small_network,
     small_posterior,
@@ -152,6 +153,27 @@ def without_steps(vae):
     if hasattr(vae.posterior, "steps") and not torch.cuda.is_available():
         vae.posterior.steps = 0
     return vae
+
+
+PATHS = ("DiagonalNormal", "FullNormal", "LowRankNormal", "Gamma", "LogNormal", "Beta", "Dirichlet", "LogisticNormal")
+
+
+@pytest.mark.parametrize("name", [*PATHS, "RelaxedOneHotCategorical"])
+def test_pathwise_gradient_is_that_of_the_integral(name):
+    """d/dy E f(z) over draws, y the encoder's output, against ∫ f(z) ∂q(z)/∂y dz."""
+    case = POSTERIORS[name]
+    cls, n = case.cls, code(name, L)[0]
+    y = torch.linspace(-0.8, 1.1, n, dtype=F64)[None].requires_grad_()
+
+    def f(z):
+        return torch.sin(2 * z[..., 0] + 0.7 * z[..., 1].square())
+
+    z, w = SPACES[SPACES_OF[name]]()
+    density = cls(nn.Identity(), **case.options)(y).log_prob(z[:, None])[:, 0].exp()
+    (exact,) = torch.autograd.grad(w * density @ f(z), y)
+    many = y.detach().expand(40_000, n).clone().requires_grad_()
+    (draws,) = torch.autograd.grad(f(cls(nn.Identity(), **case.options)(many).rsample()).sum(), many)
+    z_test(draws, exact[0])
 
 
 LOGITS = (

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+from torch.distributions.kl import register_kl
 
 from .special import HALF_LOG_2PI, log_binomial, log_gamma_draw, stirling_rest
 from .tensors import TensorDistribution
@@ -117,3 +118,12 @@ class Beta(TensorDistribution):
             self._validate_sample(value)
         a, b, log_x, log_rest = self.concentration1, self.concentration0, value.log(), torch.log1p(-value)
         return a.log() + b.log() - (a + b).log() - log_x - log_rest + log_binomial(a, b, log_x, log_rest)
+
+
+@register_kl(Beta, Beta)
+def _kl_beta(q: Beta, p: Beta) -> Tensor:
+    """log B(α', β') − log B(α, β) + (α − α') ψ(α) + (β − β') ψ(β) − (α + β − α' − β') ψ(α + β), p's with a stroke."""
+    a, b, c, d = q.concentration1, q.concentration0, p.concentration1, p.concentration0
+    normalisers = [u.lgamma() + v.lgamma() - (u + v).lgamma() for u, v in ((c, d), (a, b))]
+    slopes = (a - c) * a.digamma() + (b - d) * b.digamma() - (a + b - c - d) * (a + b).digamma()
+    return normalisers[0] - normalisers[1] + slopes

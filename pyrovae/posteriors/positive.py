@@ -7,8 +7,8 @@ from typing import Any
 import pyro.distributions as dist
 from torch import Tensor
 
-from ..distributions import unit
-from ..distributions.unit import positive
+from ..distributions import continuous
+from ..distributions.simplex import positive
 from .base import Posterior
 
 LEAST = 0.2  # concentration: below it draws of float32 underflow
@@ -82,4 +82,4 @@ class Beta(_TwoEach):
     def forward(self, x: Tensor) -> dist.TorchDistribution:
         """Beta over [L]."""
         a, b = self.parameters_of(x)
-        return unit.Beta(positive(a, 1.0), positive(b, 1.0)).to_event(1)
+        return continuous.Beta(positive(a, 1.0), positive(b, 1.0)).to_event(1)

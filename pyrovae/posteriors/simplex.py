@@ -8,9 +8,9 @@ import pyro.distributions as dist
 import torch.nn as nn
 from torch import Tensor
 
-from ..distributions import unit
+from ..distributions import simplex
 from ..distributions.relaxed import TEMPERATURE, check_temperature
-from ..distributions.unit import positive
+from ..distributions.simplex import positive
 from .base import Posterior
 from .positive import LEAST
 
@@ -36,7 +36,7 @@ class Dirichlet(Posterior):
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
         """Dirichlet over [L]."""
-        return unit.Dirichlet(positive(self.network(x).to(x.dtype), LEAST))
+        return simplex.Dirichlet(positive(self.network(x).to(x.dtype), LEAST))
 
 
 class LogisticNormal(Posterior):
@@ -60,7 +60,7 @@ class LogisticNormal(Posterior):
     def forward(self, x: Tensor) -> dist.TorchDistribution:
         """The logistic normal over [L]."""
         loc, log_scale = self.network(x).to(x.dtype).chunk(2, dim=-1)
-        return unit.LogisticNormal(loc, log_scale.exp())
+        return simplex.LogisticNormal(loc, log_scale.exp())
 
 
 class RelaxedOneHotCategorical(Posterior):
@@ -73,7 +73,7 @@ class RelaxedOneHotCategorical(Posterior):
     Args:
         network: an encoder from the event shape of x to [L].
         temperature: above 0; towards 0 draws become one-hot. Below 0.3 see
-            `pyrovae.distributions.unit.RelaxedOneHotCategorical`.
+            `pyrovae.distributions.simplex.RelaxedOneHotCategorical`.
 
     >>> import torch
     >>> RelaxedOneHotCategorical(nn.Linear(5, 3), temperature=0.5)(torch.zeros(7, 5)).rsample().shape
@@ -91,4 +91,4 @@ class RelaxedOneHotCategorical(Posterior):
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
         """The relaxed categorical over [L]."""
-        return unit.RelaxedOneHotCategorical(self.network(x).to(x.dtype), self.temperature)
+        return simplex.RelaxedOneHotCategorical(self.network(x).to(x.dtype), self.temperature)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_positive
-from ..distributions import unit
+from ..distributions import continuous
 from .base import Prior
 
 
@@ -100,4 +100,4 @@ class Beta(Prior):
 
     def forward(self) -> dist.TorchDistribution:
         """Beta over [latent]."""
-        return unit.Beta(self.concentration1, self.concentration0).to_event(1)
+        return continuous.Beta(self.concentration1, self.concentration0).to_event(1)

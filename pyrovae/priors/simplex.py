@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_positive, check_whole
-from ..distributions import unit
+from ..distributions import simplex
 from ..distributions.relaxed import TEMPERATURE, check_temperature
 from .base import Prior
 
@@ -43,7 +43,7 @@ class Dirichlet(_Simplex):
 
     def forward(self) -> dist.TorchDistribution:
         """Dirichlet over [latent]."""
-        return unit.Dirichlet(self.concentration)
+        return simplex.Dirichlet(self.concentration)
 
 
 class LogisticNormal(_Simplex):
@@ -73,7 +73,7 @@ class LogisticNormal(_Simplex):
 
     def forward(self) -> dist.TorchDistribution:
         """The logistic normal over [latent]."""
-        return unit.LogisticNormal(self.loc, self.scale)
+        return simplex.LogisticNormal(self.loc, self.scale)
 
 
 class RelaxedOneHotCategorical(_Simplex):
@@ -84,7 +84,7 @@ class RelaxedOneHotCategorical(_Simplex):
 
     Args:
         latent: number of categories L, at least 2.
-        temperature: above 0; see `pyrovae.distributions.unit.RelaxedOneHotCategorical` for those below 0.3.
+        temperature: above 0; see `pyrovae.distributions.simplex.RelaxedOneHotCategorical` for those below 0.3.
 
     Raises:
         ValueError: for less than two categories, or a temperature that is no number above 0.
@@ -102,4 +102,4 @@ class RelaxedOneHotCategorical(_Simplex):
 
     def forward(self) -> dist.TorchDistribution:
         """The relaxed categorical over [latent]."""
-        return unit.RelaxedOneHotCategorical(self.logits, self.temperature)
+        return simplex.RelaxedOneHotCategorical(self.logits, self.temperature)

@@ -1,4 +1,4 @@
-"""Distributions over (0, 1) and over the simplex, with draws that stay inside and carry a gradient."""
+"""Distributions over the simplex, with draws that stay inside and carry a gradient."""
 
 from __future__ import annotations
 
@@ -22,17 +22,6 @@ def _shares(concentration: Tensor) -> Tensor:
     """
     gamma = torch._standard_gamma(concentration).clamp(min=torch.finfo(concentration.dtype).tiny)
     return gamma / gamma.sum(-1, keepdim=True)
-
-
-class Beta(dist.Beta):
-    """torch's distribution, its draws kept off 0 and 1, to which they may round and there is no density."""
-
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draws with their gradient."""
-        both = torch.stack([self.concentration1, self.concentration0], -1)
-        z = _shares(both.expand(*self._extended_shape(torch.Size(sample_shape)), 2))[..., 0]
-        eps = torch.finfo(z.dtype).eps
-        return z.clamp(eps, 1 - eps)
 
 
 class Dirichlet(dist.Dirichlet):
