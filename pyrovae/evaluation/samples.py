@@ -216,7 +216,7 @@ def _codes(who: str, vae: Any, x: Tensor, seed: int) -> dict[str, _Latent]:
     device, dtype = home(vae)
     check_data(who, x)
     if not isinstance(x, FakeTensor):
-        check_finite(who, x)
+        check_finite(who, x, vae)
     with evaluating(vae), seeded(seed, device), pyro.validation_enabled(False), plain_errors(), AtMean():
         trace = poutine.trace(vae.guide).get_trace(x.to(device, dtype))
     return {name: _latent(trace.nodes[name]) for name in latents(trace)}

@@ -2,6 +2,7 @@
 
 from .base import Likelihood
 from .bernoulli import Bernoulli, Binomial, ContinuousBernoulli
+from .missing import Missing
 from .normal import Normal
 
-__all__ = ["Bernoulli", "Binomial", "ContinuousBernoulli", "Likelihood", "Normal"]
+__all__ = ["Bernoulli", "Binomial", "ContinuousBernoulli", "Likelihood", "Missing", "Normal"]

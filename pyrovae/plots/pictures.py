@@ -155,8 +155,8 @@ def reconstructions(
     """
     x = as_data(x, "reconstructions")
     made = one_site(reconstruct(vae, x, seed=seed), "reconstructions", "pv.reconstruct(vae, x)")
-    both = torch.cat([x, made])
-    span = value_span(both, value_range, "reconstructions")
+    both = torch.cat([x, finite(made, "reconstructions")])
+    span = value_span(both, value_range, "reconstructions", missing=True)
     pictures = as_pictures(both)
     if pictures is None:
         return vectors({"data x": x, "reconstruction E[x | z]": made}, span)
@@ -167,7 +167,7 @@ def reconstructions(
     rows = [row for pair in zip(above, below, strict=True) for row in pair]
     return sheet(
         rows,
-        "Data x, and its reconstruction E[x | z]",
+        "Data x, and its reconstruction E[x | z]" + ("; blue: not observed" if x.isnan().any() else ""),
         row_titles=["x", "E[x | z]"] * len(above),
         wide_above=range(2, len(rows), 2),
     )
@@ -225,11 +225,11 @@ def interpolation(
         x0, x1 = x0[None], x1[None]
     x0, x1 = as_data(x0, "interpolation"), as_data(x1, "interpolation")
     walks = [
-        one_site(interpolate(vae, a, b, steps), "interpolation", "pv.interpolate(vae, x0, x1)")
+        finite(one_site(interpolate(vae, a, b, steps), "interpolation", "pv.interpolate(vae, x0, x1)"), "interpolation")
         for a, b in zip(x0, x1, strict=True)
     ]
     everything = torch.cat([torch.cat([a[None], w, b[None]]) for a, w, b in zip(x0, walks, x1, strict=True)])
-    span = value_span(everything, value_range, "interpolation")
+    span = value_span(everything, value_range, "interpolation", missing=True)
     pictures = as_pictures(everything)
     if pictures is None:
         parts = everything.split(steps + 2)

@@ -112,13 +112,34 @@ _SUPPORTS = {
 }
 
 
-def check_finite(who: str, x: Tensor) -> None:
-    """Refuse NaN and infinity. Reads a value back: for the start, not for the step. Raises ValueError."""
+def takes_missing(part: Any) -> bool:
+    """Whether NaN means "not observed" to a program, by any of its modules, or to a distribution, by its wrappers."""
+    if isinstance(part, nn.Module):
+        return any(getattr(module, "takes_missing", False) for module in part.modules())
+    while not getattr(part, "takes_missing", False):
+        if not hasattr(part, "base_dist"):
+            return False
+        part = part.base_dist
+    return True
+
+
+def check_finite(who: str, x: Tensor, by: Any) -> None:
+    """Refuse infinity, and NaN where it is not "not observed" to the program or distribution `by` that takes x.
+
+    Reads a value back: for the start, not for the step. Raises ValueError.
+    """
     if not x.is_floating_point():
         return
     bad = int((~torch.isfinite(x)).sum())
-    if bad:
-        raise ValueError(f"{who} expects finite numbers, got {bad} that are NaN or infinite; remove or impute them")
+    if not bad:
+        return
+    if not takes_missing(by):
+        raise ValueError(
+            f"{who} expects finite numbers, got {bad} that are NaN or infinite; remove or impute them, or say that NaN "
+            "is missing: data.load(..., missing=True), likelihoods.Missing"
+        )
+    if bad := int(torch.isinf(x).sum()):
+        raise ValueError(f"{who} expects finite numbers and NaN, got {bad} that are infinite; remove or impute them")
 
 
 def check_latent(name: str, prior: Any, posterior: Any, value: Tensor) -> None:
@@ -161,10 +182,11 @@ def check_support(name: str, distribution: Any, x: Tensor) -> None:
             f"site {name!r} expects events of shape {list(event)}, got data of shape {list(x.shape)}; reshape the data "
             "or build the model for them"
         )
-    check_finite(f"site {name!r}", x)
+    check_finite(f"site {name!r}", x, distribution)
     kind = family(distribution)
     support = distribution.support
     if not bool(support.check(x).all()):
+        x = x[~x.isnan()]
         raise ValueError(
             f"likelihood {kind} expects {_SUPPORTS.get(kind, f'values in {_plain(support)}')}, got values from "
             f"{float(x.min()):.4g} to {float(x.max()):.4g} at site {name!r}. "

@@ -156,7 +156,7 @@ def densities(
     validate = pyro.infer.util.is_validation_enabled() and not isinstance(x, FakeTensor)  # it reads values
     with pyro.validation_enabled(validate):
         if validate:
-            check_finite("densities", x)
+            check_finite("densities", x, vae)
         known, key = _known(vae, x), ("marks", exact)
         rewind = nullcontext if key in known or isinstance(x, FakeTensor) else rewinding(x.device)
         for _ in range(ROUNDS):
