@@ -6,6 +6,7 @@ import copy
 import json
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -180,6 +181,36 @@ def test_a_site_that_does_not_take_nan_refuses_it():
     vae.other, vae.likelihood = vae.likelihood, vae.likelihood.likelihood
     with pytest.raises(ValueError, match="site 'x' expects finite numbers"):
         pv.densities(vae, with_gaps(torch.randn(4, *EVENT)))
+
+
+def test_an_encoder_that_does_not_take_nan_is_told():
+    vae, x = small_missing_vae(), with_gaps(torch.randn(4, *EVENT))
+    vae.posterior.network = vae.posterior.network.then
+    for call in (pv.densities, pv.encode, pv.reconstruct):
+        with pytest.raises(
+            ValueError, match=r"the guide expects data without NaN, .*Standardise\(event, missing=True\)"
+        ):
+            call(vae, x)
+
+
+def test_plain_functions():
+    """What they have inside is met on the way: their sites say what they take."""
+    vae, x = small_missing_vae(), with_gaps(torch.randn(4, *EVENT))
+
+    def model(x):
+        pyro.module("p", vae.likelihood)
+        vae.model(x)
+
+    def guide(x):
+        pyro.module("q", vae.posterior)
+        vae.guide(x)
+
+    program = pv.Program(model, guide)
+    for _ in range(2):
+        assert torch.isfinite(pv.densities(program, x).log_weight).all()
+    vae.likelihood = vae.likelihood.likelihood
+    with pytest.raises(ValueError, match=r"site 'x' expects finite numbers, got .* or say that NaN is missing"):
+        pv.densities(pv.Program(model, guide), x)
 
 
 def test_values_outside_the_support_are_told_without_nan():

@@ -71,7 +71,7 @@ def is_batch(vae: Any, x: Tensor) -> bool:
 def value_span(
     x: Tensor, value_range: tuple[float, float] | None, who: str, missing: bool = False
 ) -> tuple[float, float]:
-    """The values shown as black and white: those given, or the data's own. Raises ValueError, for NaN unless missing."""
+    """The values shown as black and white: those given, or the data's own. Raises ValueError: NaN only if missing."""
     x = finite(x[~x.isnan()] if missing else x, who)
     if value_range is not None:
         low, high = value_range

@@ -167,10 +167,15 @@ def reconstructions(
     rows = [row for pair in zip(above, below, strict=True) for row in pair]
     return sheet(
         rows,
-        "Data x, and its reconstruction E[x | z]" + ("; blue: not observed" if x.isnan().any() else ""),
+        "Data x, and its reconstruction E[x | z]" + _legend(x),
         row_titles=["x", "E[x | z]"] * len(above),
         wide_above=range(2, len(rows), 2),
     )
+
+
+def _legend(*data: Tensor) -> str:
+    """The end of a title over data of which some may be missing."""
+    return "; blue: not observed" if any(bool(x.isnan().any()) for x in data) else ""
 
 
 def samples(
@@ -236,7 +241,7 @@ def interpolation(
         return vectors({f"pair {i + 1}: x0, E[x | z], x1": part for i, part in enumerate(parts)}, span, path=True)
     return sheet(
         in_rows(shades(pictures, span), steps + 2),
-        "Between two data: E[x | z] on the straight line between their codes",
+        "Between two data: E[x | z] on the straight line between their codes" + _legend(x0, x1),
         column_titles={0: "x0", (steps + 1) // 2: "E[x | z]", steps + 1: "x1"},
         wide_before=[1, steps + 1],
     )

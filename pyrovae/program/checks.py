@@ -12,6 +12,7 @@ import torch
 import torch.nn as nn
 from pyro.distributions import constraints
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from .enumeration import is_marked
 from .sites import DATA, data_frames, family, latents, sample_sites
@@ -98,6 +99,15 @@ def explain_plate(error: ValueError, which: str) -> None:
         f"{which} site {site!r} expects batch dimensions of plate {plate!r}, size {size}, got one of size {got}. "
         "Declare the dimensions of one datum with .to_event(n), or give the plate the size len(x)."
     ) from error
+
+
+def explain_missing(which: str, x: Tensor, error: ValueError | None = None) -> None:
+    """Says that a program made NaN of NaN in its data; returns where there is none in them. Raises ValueError."""
+    if x.is_floating_point() and not isinstance(x, FakeTensor) and bool(x.isnan().any()):
+        raise ValueError(
+            f"the {which} expects data without NaN, got some, and made NaN of them; put networks.Standardise(event, "
+            "missing=True) in front of its network, or remove or impute them"
+        ) from error
 
 
 _REMEDIES = {

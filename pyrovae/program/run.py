@@ -31,6 +31,7 @@ from .checks import (
     check_repeatable,
     check_shared,
     check_support,
+    explain_missing,
     explain_plate,
     plain_errors,
 )
@@ -250,6 +251,8 @@ def _trace(
             trace = poutine.trace(program).get_trace(x)
         except ValueError as error:
             explain_plate(error, marked.which)
+            if "to satisfy the constraint" in str(error):  # parameters, as Pyro says it
+                explain_missing(marked.which, x, error)
             raise
     if marked.found or marked.met != list(marked.sizes):
         raise _Marked(marked.which, {n: marked.sizes[n] for n in marked.met} | marked.found)
