@@ -210,6 +210,7 @@ def load_data(settings: dict[str, Any]) -> Dataset:
         validation=settings["validation"],
         root=settings["root"],
         seed=settings["data_seed"],
+        missing=settings.get("missing", False),  # a run of before has none
     )
 
 
@@ -288,7 +289,7 @@ def figures(vae: Any, data: Dataset, run: Fit, folder: RunFolder) -> None:
 
 def _same_data(settings: dict[str, Any], before: dict[str, Any]) -> None:
     """Refuse to go on with other data: what was held out might be trained on. Raises ValueError."""
-    for key in ("model", "data", "binarise", "validation", "data_seed"):
+    for key in ("model", "data", "binarise", "missing", "validation", "data_seed"):
         if settings[key] != before.get(key, settings[key]):
             raise ValueError(
                 f"the run to resume has {key} {before[key]!r}, got {settings[key]!r}; leave it, or begin another run"

@@ -22,6 +22,7 @@ def load(
     root: str | os.PathLike[str] | None = None,
     seed: int = 0,
     threshold: float = 0.5,
+    missing: bool = False,
 ) -> Dataset:
     """A `Dataset` by name (digits, mnist, fashion, kmnist, emnist, cifar10, svhn, omniglot, celeba) or by path.
 
@@ -32,7 +33,7 @@ def load(
 
     `binarise`: "dynamic" (x ~ Bernoulli(grey), afresh for each training batch), "static" (one draw by the seed) or
     "threshold" (x = 1 where grey > threshold). `validation`: how many training examples are held out, a number or
-    a fraction, 0 for none; by default a tenth, at most 5,000.
+    a fraction, 0 for none; by default a tenth, at most 5,000. `missing`: NaN is allowed, and means not observed.
 
     Raises ValueError for an unknown name or unfit data, FileNotFoundError where there is no such file.
 
@@ -50,4 +51,4 @@ def load(
         if not (path.suffix in (".npz", ".npy") or len(path.parts) > 1 or path.exists()):
             raise ValueError(f"data {text!r} is not known; {nearest(text, SOURCES)} Or a path: .npz, .npy, a folder.")
         raw = read_path(path, root_folder(root))
-    return assemble(raw, validation, binarise, seed, threshold)
+    return assemble(raw, validation, binarise, seed, threshold, missing=missing)

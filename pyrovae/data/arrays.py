@@ -48,6 +48,7 @@ def from_arrays(
     seed: int = 0,
     threshold: float = 0.5,
     validation_size: float | None = None,
+    missing: bool = False,
 ) -> Dataset:
     """A `Dataset` from numpy arrays, tensors or nested lists [N, *event]; scalars are [N].
 
@@ -55,7 +56,8 @@ def from_arrays(
     in [0, 1] as unit, and anything else as real. Counts 0..levels have to be asked for. `labels` are integers, for
     `train` or by split. Without `validation`, `validation_size` examples are held out of `train`: a number, a
     fraction, 0 for none; by default a tenth, at most 5,000. They are a seeded choice, or the last rows of a
-    memory-mapped array.
+    memory-mapped array. With `missing`, NaN is allowed and means not observed: what the numbers are is read from the
+    others, and the protocol has the share of NaN by split (None for a file too large to be read at loading).
 
     Raises ValueError for empty, non-finite or out-of-range data and for splits or labels that do not fit together.
 
@@ -76,7 +78,7 @@ def from_arrays(
         mapped=any(is_mapped(x) for x in arrays.values()),
         in_files=frozenset(split for split, x in arrays.items() if is_mapped(x, splits[split])),
     )
-    return assemble(raw, validation_size, binarise, seed, threshold, option="validation_size")
+    return assemble(raw, validation_size, binarise, seed, threshold, "validation_size", missing)
 
 
 def assemble(
@@ -86,12 +88,13 @@ def assemble(
     seed: int,
     threshold: float,
     option: str = "validation",
+    missing: bool = False,
 ) -> Dataset:
     """Check what a source handed over, cut the missing splits, and write the protocol down."""
     who = f"data {raw.name!r}"
-    _check_options(who, raw, binarise, seed, threshold)
+    _check_options(who, raw, binarise, seed, threshold, missing)
     _check_shapes(who, raw)
-    values, scale, decided = _settle_values(who, raw)
+    values, scale, decided = _settle_values(who, raw, missing)
     if binarise is not None:
         if values == "real":
             low, high = _scan(raw.splits["train"], PEEK).bounds
@@ -116,12 +119,12 @@ def assemble(
         "binarise": binarise,
         **({"threshold": float(threshold)} if binarise == "threshold" else {}),
         "seed": int(seed),
+        **({"missing": {split: _share_missing(raw, x) for split, x in stored.items()}} if missing else {}),
     }
     files = {raw.splits[split].untyped_storage().data_ptr() for split in raw.in_files}
     mapped = frozenset(split for split, x in stored.items() if x.untyped_storage().data_ptr() in files)
-    return Dataset(
-        raw.name, protocol, values, levels, event_shape, stored, labels, scale, binarise, int(seed), threshold, mapped
-    )
+    how = binarise, int(seed), threshold
+    return Dataset(raw.name, protocol, values, levels, event_shape, stored, labels, scale, *how, mapped, missing)
 
 
 def as_array(x: Any, name: str, split: str) -> np.ndarray | Tensor:
@@ -189,7 +192,15 @@ def as_labels(labels: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     return found
 
 
-def _check_options(who: str, raw: Raw, binarise: str | None, seed: int, threshold: float) -> None:
+def _check_options(who: str, raw: Raw, binarise: str | None, seed: int, threshold: float, missing: bool) -> None:
+    if not isinstance(missing, bool):
+        raise ValueError(
+            f"{who} expects missing as True or False, got {missing!r}; True says that NaN is not observed."
+        )
+    if missing and binarise is not None:
+        raise ValueError(
+            f"{who} expects missing=True or binarise={binarise!r}, got both. Binarise the arrays first, leaving NaN in."
+        )
     if binarise is not None and binarise not in KINDS:
         raise ValueError(f"{who} cannot binarise by {binarise!r}; {nearest(str(binarise), KINDS)}")
     if raw.values not in ("auto", *VALUES):
@@ -235,30 +246,46 @@ def _check_shapes(who: str, raw: Raw) -> None:
 class _Scan:
     bounds: tuple[float, float]
     whole: bool
-    bad: int
+    missing: int  # NaN
+    infinite: int
     total: int
 
 
 def _scan(x: Tensor, rows: int | None = None) -> _Scan:
-    """Bounds, wholeness and the number of non-finite entries, block by block so that nothing large is made."""
+    """Bounds and wholeness of what is finite, and the number of the rest, block by block: nothing large is made."""
     x = x[:rows]
-    low, high, whole, bad = float("inf"), -float("inf"), True, 0
+    low, high, whole, missing, infinite = float("inf"), -float("inf"), True, 0, 0
     step = max(1, 2**22 // x[0].numel())
     for start in range(0, len(x), step):
         block = x[start : start + step]
         if block.dtype != torch.uint8:
             block = block.to(torch.float64) if block.dtype != torch.float32 else block
             finite = torch.isfinite(block)
-            bad += block.numel() - int(finite.sum())
+            if bad := block.numel() - int(finite.sum()):
+                absent = int(block.isnan().sum())
+                missing, infinite = missing + absent, infinite + bad - absent
+                block = block[finite]
             whole = whole and bool((block == block.round()).all())
-            block = block[finite] if bad else block
         if block.numel():
             smallest, largest = torch.aminmax(block)
             low, high = min(low, float(smallest)), max(high, float(largest))
-    return _Scan((low, high), whole, bad, x.numel())
+    return _Scan((low, high), whole, missing, infinite, x.numel())
 
 
-def _settle_values(who: str, raw: Raw) -> tuple[str, float, str | None]:
+def _is_large(raw: Raw, x: Tensor) -> bool:
+    """Whether a split is not read from end to end at loading."""
+    return raw.mapped and x.numel() * x.element_size() > SCAN_BYTES
+
+
+def _share_missing(raw: Raw, x: Tensor) -> float | None:
+    """The share of NaN among the entries of a split; None for one that is too large to be read."""
+    if _is_large(raw, x):
+        return None
+    found = _scan(x)
+    return found.missing / found.total
+
+
+def _settle_values(who: str, raw: Raw, missing: bool) -> tuple[str, float, str | None]:
     """What the numbers are, what divides them, and which rows decided it; ValueError where a split disagrees."""
     values, decided = raw.values, None
     if values == "auto":
@@ -267,8 +294,8 @@ def _settle_values(who: str, raw: Raw) -> tuple[str, float, str | None]:
     for split, x in raw.splits.items():
         if x.dtype == torch.uint8 and values in ("unit", "real"):
             continue  # every byte is legal
-        large = raw.mapped and x.numel() * x.element_size() > SCAN_BYTES
-        _check_values(f"{who}, split {split!r}", _scan(x, PEEK if large else None), values, raw.levels)
+        found = _scan(x, PEEK if _is_large(raw, x) else None)
+        _check_values(f"{who}, split {split!r}", found, values, raw.levels, missing)
     is_grey_byte = values == "unit" and any(x.dtype == torch.uint8 for x in raw.splits.values())
     if is_grey_byte and any(x.dtype != torch.uint8 for x in raw.splits.values()):
         raise ValueError(f"{who} mixes uint8 and float splits as values='unit'. Give all of them the same dtype.")
@@ -285,12 +312,19 @@ def _guess(x: Tensor, rows: int | None) -> str:
     return "unit" if low >= 0 and high <= 1 else "real"
 
 
-def _check_values(where: str, found: _Scan, values: str, levels: int | None) -> None:
-    if found.bad:
+_REMEDY = ", or load with missing=True, where NaN means not observed"
+
+
+def _check_values(where: str, found: _Scan, values: str, levels: int | None, missing: bool) -> None:
+    bad = found.infinite + (0 if missing else found.missing)
+    if bad:
+        kind, remedy = ("infinite", "") if missing else ("NaN or infinite", _REMEDY)
         raise ValueError(
-            f"{where} expects finite numbers, got {found.bad} NaN or infinite of {found.total}. "
-            "Drop those examples or fill the gaps first."
+            f"{where} expects finite numbers, got {bad} {kind} of {found.total}. "
+            f"Drop those examples or fill the gaps first{remedy}."
         )
+    if found.missing == found.total:
+        raise ValueError(f"{where} expects numbers, got NaN alone. Leave it out, or give it something observed.")
     low, high = found.bounds
     top = {"binary": 1, "unit": 1, "counts": levels}.get(values)
     if top is None:

@@ -35,7 +35,7 @@ class Dataset:
     x = stored / scale, then binarised where `binarise` says so. `values` tells what x is: "binary" ({0, 1}),
     "counts" (integers 0..levels), "unit" ([0, 1]) or "real". `protocol` is plain data: what a reported figure
     needs beside it to mean something. `labels` (int64 [N] by split) may be empty and no model sees them. `mapped`
-    names the splits that lie in a file.
+    names the splits that lie in a file. With `missing`, a NaN in x means that the entry is not observed.
 
     >>> from pyrovae import data
     >>> digits = data.load("digits")
@@ -57,6 +57,7 @@ class Dataset:
     seed: int = 0
     threshold: float = 0.5
     mapped: frozenset[str] = frozenset()
+    missing: bool = False
     _cache: dict[tuple[str, ...], Tensor] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:

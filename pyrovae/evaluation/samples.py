@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 
 from ..config import nearest
 from ..program import AtMean, ObservedAtMean, Unobserved, Values, evaluating, home, latents, sample_sites, seeded
-from ..program.checks import check_finite, is_sphere, plain_errors
+from ..program.checks import check_finite, explain_missing, is_sphere, plain_errors
 from ..program.sites import data_frames
 from .arguments import check_count, check_data
 
@@ -217,10 +217,13 @@ def _codes(who: str, vae: Any, x: Tensor, seed: int) -> dict[str, _Latent]:
     device, dtype = home(vae)
     check_data(who, x)
     if not isinstance(x, FakeTensor):
-        check_finite(who, x)
+        check_finite(who, x, vae)
     with evaluating(vae), seeded(seed, device), pyro.validation_enabled(False), plain_errors(), AtMean():
         trace = poutine.trace(vae.guide).get_trace(x.to(device, dtype))
-    return {name: _latent(trace.nodes[name]) for name in latents(trace)}
+    found = {name: _latent(trace.nodes[name]) for name in latents(trace)}
+    if not isinstance(x, FakeTensor) and any(code.value.isnan().any() for code in found.values()):
+        explain_missing("guide", x)
+    return found
 
 
 def _values(codes: dict[str, _Latent]) -> dict[str, Tensor]:

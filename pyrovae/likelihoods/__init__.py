@@ -6,6 +6,7 @@ from .beta import Beta
 from .counts import Multinomial, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, ZeroInflatedPoisson
 from .levels import Categorical, DiscretisedLogisticMixture
 from .location_scale import Laplace, Normal, StudentT
+from .missing import Missing
 
 __all__ = [
     "Bernoulli",
@@ -16,6 +17,7 @@ __all__ = [
     "DiscretisedLogisticMixture",
     "Laplace",
     "Likelihood",
+    "Missing",
     "Multinomial",
     "NegativeBinomial",
     "Normal",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -24,6 +24,8 @@ class Likelihood(Configured, nn.Module, ABC):
     Attributes:
         latent: number of latent dimensions L; None where the decoder does not tell the shape of its input.
     """
+
+    inside: ClassVar[float] = 0.0  # where the density is always finite: `Missing` asks there in the place of a NaN
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch.nn as nn
@@ -34,6 +34,7 @@ class Beta(Likelihood):
     tensor([[0.5000, 0.5000, 0.5000]], grad_fn=<DivBackward0>)
     """
 
+    inside: ClassVar[float] = 0.5
     SMALLEST = 1e-6  # of α and β, so that both are above 0 at every logit
 
     def __init__(self, network: nn.Module, maximum_precision: float = 1e6) -> None:

@@ -176,6 +176,11 @@ class LinearGaussian(Configured, nn.Module):
         """
         data = as_data("LinearGaussian.build", data)
         check_latent("LinearGaussian.build", latent)
+        if getattr(data, "missing", False):
+            raise ValueError(
+                "LinearGaussian.build expects data that are observed throughout, got data with missing=True; use "
+                "VAE.build(data, hidden=[]), or impute them"
+            )
         event = list(data.event_shape)
         centre = Standardise(event).to_data(next(data.batches("train", 10_000, shuffle=False)), rescale=True)
         q = None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..attached import attach
 from ..config import Configured
-from ..likelihoods import Likelihood
+from ..likelihoods import Likelihood, Missing
 from ..networks import Chain, Standardise, pair
 from ..posteriors import Posterior
 from ..priors import Prior
@@ -73,7 +73,8 @@ class VAE(Configured, nn.Module):
         """A VAE whose sizes fit the data.
 
         Args:
-            data: a `pyrovae.data.Dataset`, or a tensor or array [N, *event].
+            data: a `pyrovae.data.Dataset`, or a tensor or array [N, *event]. Data with missing=True get the likelihood
+                of what is observed (`likelihoods.Missing`) and an encoder to which a NaN is the mean.
             latent: number of latent dimensions L.
             hidden: widths of the layers from the data inwards (mlp: [400], gated: [300, 300], gru: [128]), channels of
                 the stages (conv and resnet: [32, 64]), or one width for each block (transformer: [64, 64]).
@@ -107,11 +108,13 @@ class VAE(Configured, nn.Module):
             network, event, q.code(latent, **q_options), latent, r.decoded(event, **r_options), hidden, activation
         )
         some = next(data.batches("train", 10_000, shuffle=False))
-        centre = Standardise(event).to_data(some, rescale=data.values in ("counts", "real"))
+        missing = getattr(data, "missing", False)
+        centre = Standardise(event, missing).to_data(some, rescale=data.values in ("counts", "real"))
         encoder = Chain(centre, encoder)
+        decoded = build_part(r, r_options, decoder)
         return cls(
             build_part(p.for_data, p_options, latent, data),
-            build_part(r, r_options, decoder),
+            Missing(decoded) if missing else decoded,
             build_part(q, q_options, encoder),
         )
 

@@ -127,28 +127,36 @@ class Standardise(Configured, nn.Module):
 
     Args:
         event: shape of the data.
+        missing: a NaN becomes 0, where the mean is: zero imputation.
+
+    Reference: Mattei and Frellsen, "MIWAE: deep generative modelling and imputation of incomplete data sets", 2019.
     """
 
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, event: Shape) -> None:
+    def __init__(self, event: Shape, missing: bool = False) -> None:
         super().__init__()
         self.event = as_event(self, "event", event)
+        self.missing = missing
         self.register_buffer("loc", torch.zeros(self.event))
         self.register_buffer("scale", torch.ones(()))
 
     def to_data(self, x: Tensor, rescale: bool) -> Standardise:
-        """Takes loc from some data [N, *event], and scale from their deviation where asked."""
-        self.loc.copy_(x.mean(0))
+        """Takes loc from some data [N, *event], and scale from their deviation where asked: of what is observed."""
+        mean = torch.nanmean if self.missing else torch.mean
+        self.loc.copy_(mean(x, 0))
+        if self.missing:
+            self.loc.nan_to_num_()  # an element that none of these data has
         if rescale:
-            self.scale.copy_((x - self.loc).square().mean().sqrt().clamp(min=1e-6))
+            self.scale.copy_(mean((x - self.loc).square()).sqrt().clamp(min=1e-6))
         return self
 
     def forward(self, x: Tensor) -> Tensor:
         """[*leading, *event], unchanged in shape. Raises ValueError for another event shape."""
         check_event(self, self.event, x)
-        return (x - self.loc) / self.scale
+        y = (x - self.loc) / self.scale
+        return y.masked_fill(y.isnan(), 0.0) if self.missing else y
 
 
 class Chain(Configured, nn.Module):

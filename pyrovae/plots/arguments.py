@@ -21,6 +21,8 @@ CLASSES = (  # Petroff, "Accessible color sequences for data visualization", 202
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
 
+MISSING = (0.65, 0.8, 1.0)  # what is not observed: no grey
+
 
 def as_data(x: Any, who: str, most: int | None = MOST) -> Tensor:
     """Data as a tensor on the CPU, finite, at most `most` rows. Raises ValueError."""
@@ -66,9 +68,11 @@ def is_batch(vae: Any, x: Tensor) -> bool:
     return not isinstance(made, Tensor) or made.shape == x[:1].shape
 
 
-def value_span(x: Tensor, value_range: tuple[float, float] | None, who: str) -> tuple[float, float]:
-    """The values shown as black and white: those given, or the data's own. Raises ValueError."""
-    finite(x, who)
+def value_span(
+    x: Tensor, value_range: tuple[float, float] | None, who: str, missing: bool = False
+) -> tuple[float, float]:
+    """The values shown as black and white: those given, or the data's own. Raises ValueError: NaN only if missing."""
+    x = finite(x[~x.isnan()] if missing else x, who)
     if value_range is not None:
         low, high = value_range
         if not low < high:
@@ -92,10 +96,11 @@ def as_pictures(x: Tensor) -> Tensor | None:
 
 
 def shades(x: Tensor, span: tuple[float, float]) -> list[np.ndarray]:
-    """Each image as [H, W, 3] in [0, 1]."""
+    """Each image as [H, W, 3] in [0, 1]; blue where it is NaN."""
     low, high = span
-    x = ((x.double() - low) / (high - low)).clamp(0, 1)
-    return list(x.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy())
+    x = ((x.double() - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1)
+    x = torch.where(x.isnan(), x.new_tensor(MISSING)[:, None, None], x)
+    return list(x.permute(0, 2, 3, 1).numpy())
 
 
 def columns_of(n: int, columns: int | None, who: str, most: int | None = None) -> int:

@@ -155,8 +155,8 @@ def reconstructions(
     """
     x = as_data(x, "reconstructions")
     made = one_site(reconstruct(vae, x, seed=seed), "reconstructions", "pv.reconstruct(vae, x)")
-    both = torch.cat([x, made])
-    span = value_span(both, value_range, "reconstructions")
+    both = torch.cat([x, finite(made, "reconstructions")])
+    span = value_span(both, value_range, "reconstructions", missing=True)
     pictures = as_pictures(both)
     if pictures is None:
         return vectors({"data x": x, "reconstruction E[x | z]": made}, span)
@@ -167,10 +167,15 @@ def reconstructions(
     rows = [row for pair in zip(above, below, strict=True) for row in pair]
     return sheet(
         rows,
-        "Data x, and its reconstruction E[x | z]",
+        "Data x, and its reconstruction E[x | z]" + _legend(x),
         row_titles=["x", "E[x | z]"] * len(above),
         wide_above=range(2, len(rows), 2),
     )
+
+
+def _legend(*data: Tensor) -> str:
+    """The end of a title over data of which some may be missing."""
+    return "; blue: not observed" if any(bool(x.isnan().any()) for x in data) else ""
 
 
 def samples(
@@ -225,18 +230,18 @@ def interpolation(
         x0, x1 = x0[None], x1[None]
     x0, x1 = as_data(x0, "interpolation"), as_data(x1, "interpolation")
     walks = [
-        one_site(interpolate(vae, a, b, steps), "interpolation", "pv.interpolate(vae, x0, x1)")
+        finite(one_site(interpolate(vae, a, b, steps), "interpolation", "pv.interpolate(vae, x0, x1)"), "interpolation")
         for a, b in zip(x0, x1, strict=True)
     ]
     everything = torch.cat([torch.cat([a[None], w, b[None]]) for a, w, b in zip(x0, walks, x1, strict=True)])
-    span = value_span(everything, value_range, "interpolation")
+    span = value_span(everything, value_range, "interpolation", missing=True)
     pictures = as_pictures(everything)
     if pictures is None:
         parts = everything.split(steps + 2)
         return vectors({f"pair {i + 1}: x0, E[x | z], x1": part for i, part in enumerate(parts)}, span, path=True)
     return sheet(
         in_rows(shades(pictures, span), steps + 2),
-        "Between two data: E[x | z] on the straight line between their codes",
+        "Between two data: E[x | z] on the straight line between their codes" + _legend(x0, x1),
         column_titles={0: "x0", (steps + 1) // 2: "E[x | z]", steps + 1: "x1"},
         wide_before=[1, steps + 1],
     )

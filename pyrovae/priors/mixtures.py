@@ -95,6 +95,7 @@ class VampPrior(Attached, Prior):
 
     def to_data(self, x: Tensor) -> VampPrior:
         """Starts the pseudo-inputs at these data [N, *event], each as often as another where C is more than N."""
+        x = torch.where(x.isnan(), x.nanmean(0).nan_to_num(), x)  # what is missing of an example starts at the mean
         with torch.no_grad():
             u = x[torch.arange(self.components) % len(x)]
             size = x.std(0, correction=0).mean() if self.top is None else self.top

@@ -12,6 +12,7 @@ import torch
 import torch.nn as nn
 from pyro.distributions import constraints
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from .enumeration import is_marked
 from .sites import DATA, data_frames, family, latents, sample_sites
@@ -100,6 +101,15 @@ def explain_plate(error: ValueError, which: str) -> None:
     ) from error
 
 
+def explain_missing(which: str, x: Tensor, error: ValueError | None = None) -> None:
+    """Says that a program made NaN of NaN in its data; returns where there is none in them. Raises ValueError."""
+    if x.is_floating_point() and not isinstance(x, FakeTensor) and bool(x.isnan().any()):
+        raise ValueError(
+            f"the {which} expects data without NaN, got some, and made NaN of them; put networks.Standardise(event, "
+            "missing=True) in front of its network, or remove or impute them"
+        ) from error
+
+
 _COUNTS = ("Poisson", "NegativeBinomial", "ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial", "Multinomial")
 _TO_COUNTS = (
     "Give whole numbers that are not negative (bytes are read as grey levels: save counts as int32 or float32), or use "
@@ -130,13 +140,34 @@ _SUPPORTS = {
 }
 
 
-def check_finite(who: str, x: Tensor) -> None:
-    """Refuse NaN and infinity. Reads a value back: for the start, not for the step. Raises ValueError."""
+def takes_missing(part: Any) -> bool:
+    """Whether NaN means "not observed" to a program, by any of its modules, or to a distribution, by its wrappers."""
+    if isinstance(part, nn.Module):
+        return any(getattr(module, "takes_missing", False) for module in part.modules())
+    while not getattr(part, "takes_missing", False):
+        if not hasattr(part, "base_dist"):
+            return False
+        part = part.base_dist
+    return True
+
+
+def check_finite(who: str, x: Tensor, by: Any) -> None:
+    """Refuse infinity, and NaN where it is not "not observed" to the program or distribution `by` that takes x.
+
+    Reads a value back: for the start, not for the step. Raises ValueError.
+    """
     if not x.is_floating_point():
         return
     bad = int((~torch.isfinite(x)).sum())
-    if bad:
-        raise ValueError(f"{who} expects finite numbers, got {bad} that are NaN or infinite; remove or impute them")
+    if not bad:
+        return
+    if not takes_missing(by):
+        raise ValueError(
+            f"{who} expects finite numbers, got {bad} that are NaN or infinite; remove or impute them, or say that NaN "
+            "is missing: data.load(..., missing=True), likelihoods.Missing"
+        )
+    if bad := int(torch.isinf(x).sum()):
+        raise ValueError(f"{who} expects finite numbers and NaN, got {bad} that are infinite; remove or impute them")
 
 
 def check_latent(name: str, prior: Any, posterior: Any, value: Tensor) -> None:
@@ -179,10 +210,11 @@ def check_support(name: str, distribution: Any, x: Tensor) -> None:
             f"site {name!r} expects events of shape {list(event)}, got data of shape {list(x.shape)}; reshape the data "
             "or build the model for them"
         )
-    check_finite(f"site {name!r}", x)
+    check_finite(f"site {name!r}", x, distribution)
     kind = family(distribution)
     support = distribution.support
     if not bool(support.check(x).all()):
+        x = x[~x.isnan()]
         raise ValueError(
             f"likelihood {kind} expects {_SUPPORTS.get(kind, f'values in {_plain(support)}')}, got values from "
             f"{float(x.min()):.4g} to {float(x.max()):.4g} at site {name!r}. "

@@ -46,6 +46,8 @@ class Program(nn.Module):
     tensor([[0.2197, 0.1038]], grad_fn=<ExpBackward0>)
     """
 
+    takes_missing = True  # what its functions have inside is known when they run: the observed sites are asked
+
     def __init__(self, model: Callable[[Tensor], Any], guide: Callable[[Tensor], Any]) -> None:
         super().__init__()
         for name, function in (("model", model), ("guide", guide)):

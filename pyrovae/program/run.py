@@ -31,6 +31,7 @@ from .checks import (
     check_repeatable,
     check_shared,
     check_support,
+    explain_missing,
     explain_plate,
     plain_errors,
 )
@@ -156,7 +157,7 @@ def densities(
     validate = pyro.infer.util.is_validation_enabled() and not isinstance(x, FakeTensor)  # it reads values
     with pyro.validation_enabled(validate):
         if validate:
-            check_finite("densities", x)
+            check_finite("densities", x, vae)
         known, key = _known(vae, x), ("marks", exact)
         rewind = nullcontext if key in known or isinstance(x, FakeTensor) else rewinding(x.device)
         for _ in range(ROUNDS):
@@ -250,6 +251,8 @@ def _trace(
             trace = poutine.trace(program).get_trace(x)
         except ValueError as error:
             explain_plate(error, marked.which)
+            if "to satisfy the constraint" in str(error):  # parameters, as Pyro says it
+                explain_missing(marked.which, x, error)
             raise
     if marked.found or marked.met != list(marked.sizes):
         raise _Marked(marked.which, {n: marked.sizes[n] for n in marked.met} | marked.found)

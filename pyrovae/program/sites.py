@@ -14,6 +14,8 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from ..distributions.missing import WhereObserved
+
 DATA = "data"  # the name of the plate over the data
 
 
@@ -239,8 +241,9 @@ class Densities:
 
 
 def unwrapped(distribution: Any) -> Any:
-    """A distribution without what only changes its shape: .to_event, .expand, .mask."""
-    while isinstance(distribution, torch.distributions.Independent | ExpandedDistribution | MaskedDistribution):
+    """A distribution without what is around it: .to_event, .expand, .mask, and `WhereObserved`."""
+    wrappers = torch.distributions.Independent | ExpandedDistribution | MaskedDistribution | WhereObserved
+    while isinstance(distribution, wrappers):
         distribution = distribution.base_dist
     return distribution
 
