@@ -1,6 +1,6 @@
 """One VAE, its prior or its posterior swapped by name: equal data, epochs and seeds, the test log evidence of each.
 
-    python -m benchmarks.swapped_parts [--role prior|posterior|both] [--only NAME] [--epochs 50] [--seeds 1] > FILE.md
+    python -m benchmarks.swapped_parts [--role prior|posterior|both] [--only NAME] [--epochs 30] [--seeds 1] > FILE.md
 
 Protocol: MNIST, dynamically binarised, 55,000 training images; an MLP 784-300-300-40 and its mirror image, ReLU; the
 ELBO from one draw, Adam at 1e-3 on a cosine, batches of 128, the weights of the last epoch. A seed fixes the initial
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="the baseline and what has this in its name")
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--latent", type=int, default=40)
-    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--particles", type=int, default=1000)
