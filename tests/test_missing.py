@@ -321,12 +321,18 @@ class TestData:
             pv.models.LinearGaussian.build(data)
 
 
-def test_what_is_missing_changes_nothing():
-    """Training on data with gaps: neither a value of the gap nor its place in memory is read."""
+class Elsewhere(likelihoods.ContinuousBernoulli):
+    """The same likelihood, with another value to stand where x is NaN."""
+
+    inside = 0.5
+
+
+def test_what_stands_in_the_place_of_nan_changes_nothing():
     x = with_gaps(torch.rand(32, *EVENT, dtype=F64))
     vae = small_missing_vae("ContinuousBernoulli").double()
     other = copy.deepcopy(vae)
-    other.likelihood.likelihood.inside = 0.5
+    other.likelihood = likelihoods.Missing(Elsewhere(other.likelihood.likelihood.network))
+    assert other.likelihood(torch.zeros(1, L, dtype=F64)).base_dist.inside == 0.5
     results = []
     for v in (vae, other):
         torch.manual_seed(0)
