@@ -436,7 +436,7 @@ class Nested(Of):
             "is Bernoulli, which is discrete; use evaluate, or",
         ),
         (
-            lambda: Of(lambda: pv.relaxed.RelaxedBernoulli(torch.zeros(()), 0.1)),
+            lambda: Of(lambda: pv.distributions.relaxed.RelaxedBernoulli(torch.zeros(()), 0.1)),
             X,
             {},
             "'z' of the guide is RelaxedBernoulli, which has mass at the ends of its range; use evaluate",
