@@ -104,9 +104,7 @@ LIKELIHOODS: dict[str, LikelihoodCase] = {
     "NegativeBinomial per pixel": LikelihoodCase(
         likelihoods.NegativeBinomial, {"dispersion": "per_pixel"}, some_counts, "counts"
     ),
-    "ZeroInflatedNegativeBinomial": LikelihoodCase(
-        likelihoods.ZeroInflatedNegativeBinomial, {}, some_counts, "counts"
-    ),
+    "ZeroInflatedNegativeBinomial": LikelihoodCase(likelihoods.ZeroInflatedNegativeBinomial, {}, some_counts, "counts"),
     "ZeroInflatedNegativeBinomial per pixel": LikelihoodCase(
         likelihoods.ZeroInflatedNegativeBinomial, {"dispersion": "per_pixel"}, some_counts, "counts"
     ),

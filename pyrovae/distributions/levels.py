@@ -131,7 +131,7 @@ class DiscretisedLogisticMixture(TensorDistribution):
         self.levels, self.maximum, self.pixel_dim, self.flat = levels, maximum, pixel_dim, flat
         at = loc.dim() - pixel_dim
         self.channels, pixels = loc.shape[at - 2], loc.shape[at:]
-        event = pixels if flat else torch.Size([self.channels]) + pixels
+        event = pixels if flat else torch.Size([self.channels, *pixels])
         super().__init__(loc.shape[: at - 2], event, validate_args=validate_args)
 
     @property
@@ -180,7 +180,7 @@ class DiscretisedLogisticMixture(TensorDistribution):
             return t.gather(d - 1, index)  # [..., 1, *pixels]
 
         loc, log_scale, coefficients = (chosen(t) for t in (self.loc, self.log_scale, self.coefficients))
-        u = loc.new_zeros(lead + (0,) + loc.shape[d:])
+        u = loc.new_zeros((*lead, 0, *loc.shape[d:]))
         for i in range(self.channels):
             m = self._given(u, loc, coefficients)
             noise = self._uniform(m).logit() * log_scale.select(d - 2, i).clamp(max=60).exp()
@@ -201,8 +201,9 @@ class DiscretisedLogisticMixture(TensorDistribution):
         d, top = -self.pixel_dim, self.levels - 1
         k = self._grid.index(value.unsqueeze(d - 1) if self.flat else value)  # [..., C, *pixels]
         u = 2 * k / top - 1
-        m = torch.stack([self._given(u.narrow(d - 1, 0, i), self.loc, self.coefficients) for i in range(self.channels)],
-                        d - 2)
+        m = torch.stack(
+            [self._given(u.narrow(d - 1, 0, i), self.loc, self.coefficients) for i in range(self.channels)], d - 2
+        )
         k, rate = k.unsqueeze(d - 1), (-self.log_scale).exp()
         above, below = (self._border(k + 1) - m) * rate, (self._border(k) - m) * rate
         width = math.log(2 / top) - self.log_scale  # log(above − below)

@@ -50,5 +50,5 @@ class Beta(Likelihood):
         logits, raw = y.chunk(2, dim=-event_dim)
         positive = F.softplus(raw)
         precision = positive / (1 + positive / self.maximum_precision)
-        concentrations = (precision * side.sigmoid() + self.SMALLEST for side in (logits, -logits))
-        return continuous.Beta(*concentrations)
+        a, b = (precision * side.sigmoid() + self.SMALLEST for side in (logits, -logits))
+        return continuous.Beta(a, b)

@@ -106,16 +106,14 @@ class DiscretisedLogisticMixture(OnLevels):
         """The mixture over whole data, its parameters from y."""
         flat = event_dim == 1
         pixel_dim = 1 if flat else event_dim - 1
-        if flat:
-            y = y.unflatten(-1, (3, self.components, -1))
-        else:
-            y = y.unflatten(-event_dim, (-1, self.components))  # [..., (C + 1)(C + 2) / 2, K, *pixels]
+        sizes = (3, self.components, -1) if flat else (-1, self.components)
+        y = y.unflatten(-event_dim, sizes)  # [..., (C + 1)(C + 2) / 2, K, *pixels]
         n = y.shape[-pixel_dim - 2]
         c = (math.isqrt(8 * n + 1) - 3) // 2
         if c < 1 or (c + 1) * (c + 2) // 2 != n:
             raise ValueError(
-                f"DiscretisedLogisticMixture expects a decoder's output of shape decoded(event), (C + 1)(C + 2)/2 times "
-                f"{self.components} components for C channels, got {n} times as many; give it that shape"
+                f"DiscretisedLogisticMixture expects a decoder's output of shape decoded(event), (C + 1)(C + 2)/2 "
+                f"times {self.components} components for C channels, got {n} times as many; give it that shape"
             )
         logits, loc, log_scale, raw = y.split([1, c, c, c * (c - 1) // 2], -pixel_dim - 2)
         floor = math.log(2 / (self.levels - 1) / 8)
