@@ -98,8 +98,10 @@ class NegativeBinomial(Likelihood):
 
     def __init__(self, network: nn.Module, dispersion: Dispersion = "per_feature") -> None:
         super().__init__(network)
-        if dispersion not in (known := get_args(Dispersion)):
-            raise ValueError(f"{type(self).__name__} expects dispersion as one of {known}, got {dispersion!r}")
+        if dispersion not in get_args(Dispersion):
+            raise ValueError(
+                f"{type(self).__name__} expects dispersion as 'per_feature', 'learned' or 'per_pixel', got {dispersion!r}"
+            )
         self.dispersion = dispersion
         if dispersion == "learned":
             self.raw_dispersion = nn.Parameter(torch.zeros(()))
