@@ -201,6 +201,9 @@ def z_test(draws: Tensor, exact: Tensor, failure_rate: float = 1e-6) -> None:
     assert t.abs().max() < limit, f"|t| = {t.abs().max():.2f} over the limit {limit:.2f} at {int(t.abs().argmax())}"
 
 
+READS_BACK = ("_local_scalar_dense", "_linalg_check_errors", "cholesky_inverse")  # the last two on a GPU
+
+
 def check_trace(vae: Any, objective: Any, x: Tensor) -> None:
     """The step is captured whole, reads nothing back, and gives what it gives in Python, at equal noise."""
     objective(vae, x)  # a baseline takes its size from the first batch
@@ -216,7 +219,7 @@ def check_trace(vae: Any, objective: Any, x: Tensor) -> None:
 
     with pyro.validation_enabled(False):
         graph = capture(step._traced, (vae, objective), x)
-        assert "_local_scalar_dense" not in graph.code
+        assert not any(op in graph.code for op in READS_BACK)
         for seed in (5, 6):
             for a, b in zip(results(step.python, seed), results(graph, seed), strict=True):
                 assert (a is None) == (b is None)

@@ -18,6 +18,7 @@ from pyrovae.networks import pair
 
 F64 = torch.float64
 EVENT = [1, 5, 4]
+SEQUENCE = [4, 3]
 LEADING = [(), (4,), (3, 4), (2, 3, 4)]
 L = 2  # latent dimensions, where sums and integrals over all of them are taken
 
@@ -51,19 +52,79 @@ class LikelihoodCase(NamedTuple):
     space: str = "reals"  # LINES
 
 
+def attached_vamp(latent: int, q: type[posteriors.Posterior] = posteriors.DiagonalNormal, **options: Any) -> nn.Module:
+    """A VampPrior that is a part of a small module with a posterior."""
+    prior, model = priors.VampPrior(latent, EVENT, components=4, top=1.0), nn.Module()
+    model.posterior = q(small_network(EVENT, q.code(latent, **options)), **options)
+    prior.attach(model)
+    return prior
+
+
+def flow_case(kind: str, accuracy: float = 1e-8) -> PosteriorCase:
+    """A small flow as posterior."""
+    options = {"kind": kind, "transforms": 2, "hidden": [6], "context": 3}
+    return PosteriorCase(posteriors.Flow, "StandardNormal", options, closed=False, accuracy=accuracy)
+
+
+class NetworkCase(NamedTuple):
+    """A kind of network in `pair`: its widths, the data that it is for, and its activation, where it has one."""
+
+    hidden: list[int]
+    event: list[int] = EVENT
+    activation: str | None = "tanh"
+
+
 PRIORS: dict[str, PriorCase] = {
     "StandardNormal": PriorCase(priors.StandardNormal, "reals"),
+    "DiagonalNormal": PriorCase(priors.DiagonalNormal, "reals"),
+    "Laplace": PriorCase(priors.Laplace, "reals", accuracy=1e-7),
+    "StudentT": PriorCase(priors.StudentT, "reals", accuracy=1e-7),
+    "Mixture": PriorCase(lambda n: priors.Mixture(n, components=3), "fine reals"),
+    "VampPrior": PriorCase(attached_vamp, "fine reals"),
+    "Hierarchical": PriorCase(lambda n: priors.Hierarchical(n, hidden=[5]), "fine reals"),
+    "Autoregressive": PriorCase(lambda n: priors.Autoregressive(n, hidden=[6]), "fine reals"),
+    "Autoregressive coins": PriorCase(lambda n: priors.Autoregressive(n, [6], "Bernoulli"), "coins", "Bernoulli"),
+    "GaussianProcess": PriorCase(priors.GaussianProcess, "fine reals"),
     "Bernoulli": PriorCase(priors.Bernoulli, "coins", "Bernoulli"),
     "RelaxedBernoulli": PriorCase(priors.RelaxedBernoulli, "unit with ends", "RelaxedBernoulli"),
     "OneHotCategorical": PriorCase(priors.OneHotCategorical, "one-hot", "OneHotCategorical"),
+    "Categorical": PriorCase(lambda n: priors.Categorical(n, 3), "categories", "Categorical"),
+    "Gamma": PriorCase(lambda n: priors.Gamma(n, 0.7, 2.0), "positive", "Gamma"),
+    "LogNormal": PriorCase(priors.LogNormal, "positive", "LogNormal"),
+    "Beta": PriorCase(lambda n: priors.Beta(n, 2.0, 0.8), "unit", "Beta"),
+    "Dirichlet": PriorCase(lambda n: priors.Dirichlet(n, 0.8), "simplex", "Dirichlet"),
+    "LogisticNormal": PriorCase(priors.LogisticNormal, "simplex", "LogisticNormal"),
+    "RelaxedOneHotCategorical": PriorCase(priors.RelaxedOneHotCategorical, "simplex", "RelaxedOneHotCategorical"),
+    "UniformSphere": PriorCase(priors.UniformSphere, "sphere", "VonMisesFisher"),
+    "VonMisesFisher": PriorCase(priors.VonMisesFisher, "sphere", "VonMisesFisher"),
+    "Flow": PriorCase(lambda n: priors.Flow(n, hidden=[6]), "reals", accuracy=1e-4),
+    "Flow MAF": PriorCase(lambda n: priors.Flow(n, "MAF", 2, [6, 5]), "reals"),
+    "Flow RealNVP": PriorCase(lambda n: priors.Flow(n, "RealNVP", 2, [6]), "reals"),
 }
 POSTERIORS: dict[str, PosteriorCase] = {
     "DiagonalNormal": PosteriorCase(posteriors.DiagonalNormal, "StandardNormal"),
+    "FullNormal": PosteriorCase(posteriors.FullNormal, "StandardNormal"),
+    "LowRankNormal": PosteriorCase(posteriors.LowRankNormal, "StandardNormal", {"rank": 2}),
+    "Mixture": PosteriorCase(posteriors.Mixture, "StandardNormal", {"components": 3}, closed=False),
     "Bernoulli": PosteriorCase(posteriors.Bernoulli, "Bernoulli", pathwise=False),
     "StraightThroughBernoulli": PosteriorCase(posteriors.StraightThroughBernoulli, "Bernoulli"),
     "RelaxedBernoulli": PosteriorCase(posteriors.RelaxedBernoulli, "RelaxedBernoulli"),
     "OneHotCategorical": PosteriorCase(posteriors.OneHotCategorical, "OneHotCategorical", pathwise=False),
     "StraightThroughOneHotCategorical": PosteriorCase(posteriors.StraightThroughOneHotCategorical, "OneHotCategorical"),
+    "Categorical": PosteriorCase(posteriors.Categorical, "Categorical", {"categories": 3}, pathwise=False),
+    "Gamma": PosteriorCase(posteriors.Gamma, "Gamma"),
+    "LogNormal": PosteriorCase(posteriors.LogNormal, "LogNormal"),
+    "Beta": PosteriorCase(posteriors.Beta, "Beta"),
+    "Dirichlet": PosteriorCase(posteriors.Dirichlet, "Dirichlet"),
+    "LogisticNormal": PosteriorCase(posteriors.LogisticNormal, "LogisticNormal"),
+    "RelaxedOneHotCategorical": PosteriorCase(
+        posteriors.RelaxedOneHotCategorical, "RelaxedOneHotCategorical", closed=False
+    ),
+    "SemiAmortised": PosteriorCase(posteriors.SemiAmortised, "StandardNormal", {"steps": 2}),
+    "VonMisesFisher": PosteriorCase(posteriors.VonMisesFisher, "UniformSphere"),
+    "Flow": flow_case("IAF"),
+    "Flow NSF": flow_case("NSF", accuracy=1e-4),
+    "Flow RealNVP": flow_case("RealNVP"),
 }
 
 
@@ -114,8 +175,14 @@ LIKELIHOODS: dict[str, LikelihoodCase] = {
         likelihoods.DiscretisedLogisticMixture, {"components": 3, **_LEVELS}, grey, "grey"
     ),
 }
-# name in `pair`: widths
-NETWORKS: dict[str, list[int]] = {"mlp": [6], "conv": [3, 4]}
+NETWORKS: dict[str, NetworkCase] = {
+    "mlp": NetworkCase([6]),
+    "gated": NetworkCase([6], activation=None),
+    "conv": NetworkCase([3, 4]),
+    "resnet": NetworkCase([3, 4]),
+    "gru": NetworkCase([6], SEQUENCE, None),
+    "transformer": NetworkCase([8], SEQUENCE),
+}
 
 
 # Where latents lie: values z [n, L] and weights [n] with which Σ w f(z) is the sum or integral of f over L = 2
@@ -133,9 +200,9 @@ def panels(*ends: float, n: int = 60) -> tuple[Tensor, Tensor]:
     return torch.cat(nodes), torch.cat(weights)
 
 
-def real_line(pieces: int = 2) -> tuple[Tensor, Tensor]:
+def real_line(n: int = 60, pieces: int = 2) -> tuple[Tensor, Tensor]:
     """The real line as the sinh of an interval, so that heavy tails are inside."""
-    y, w = panels(*np.linspace(-9, 9, pieces + 1), n=60 if pieces == 2 else 12)
+    y, w = panels(*np.linspace(-9, 9, pieces + 1), n=n)
     return y.sinh(), w * y.cosh()
 
 
@@ -183,6 +250,7 @@ def circle() -> tuple[Tensor, Tensor]:
 
 SPACES: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
     "reals": lambda: square(*real_line()),
+    "fine reals": lambda: square(*real_line(180)),  # for what is narrow in places
     "positive": lambda: square(*half_line()),
     "unit": lambda: square(*unit_interval()),
     "unit with ends": lambda: square(*unit_with_ends()),
@@ -196,7 +264,7 @@ SPACES: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
 
 # What one element of a datum can be, likewise
 LINES: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
-    "reals": lambda: real_line(400),
+    "reals": lambda: real_line(12, 400),
     "unit": unit_interval,
     "coins": lambda: whole(2),
     "17 counts": lambda: whole(17),
@@ -230,8 +298,14 @@ def small_posterior(name: str, event: list[int] = EVENT, dtype: torch.dtype = F6
 
 
 def attached(case: PosteriorCase, encoder: nn.Module) -> Any:
-    """The posterior of a case."""
-    return case.cls(encoder, **case.options)
+    """The posterior of a case, attached to a prior and a likelihood if it wants to be part of a model."""
+    posterior = case.cls(encoder, **case.options)
+    if isinstance(posterior, Attached):
+        torch.manual_seed(0)
+        model = nn.Module()
+        model.prior, model.likelihood = PRIORS[case.prior].build(L), small_likelihood("Normal fixed")
+        posterior.attach(model)
+    return posterior
 
 
 def code(name: str, latent: int) -> list[int]:
@@ -260,20 +334,26 @@ def small_vae(
     prior: str | None = None,
     posterior: str | None = None,
     latent: int = L,
-    event: list[int] = EVENT,
+    event: list[int] | None = None,
 ) -> pv.models.VAE:
     """A VAE of a few dozen weights; without another, prior and posterior are those over the other's values."""
     name = posterior or (PRIORS[prior].posterior if prior else "DiagonalNormal")
     (r, options, *_), q = LIKELIHOODS[likelihood], POSTERIORS[name]
-    encoder, decoder = pair(
-        network, event, code(name, latent), latent, r.decoded(event, **options), NETWORKS[network], "tanh"
-    )
+    widths, own, activation = NETWORKS[network]
+    event = event or own
+    encoder, decoder = pair(network, event, code(name, latent), latent, r.decoded(event, **options), widths, activation)
     return pv.models.VAE(PRIORS[prior or q.prior].build(latent), r(decoder, **options), q.cls(encoder, **q.options))
 
 
-def small_data(likelihood: str = "Bernoulli", n: int = 4, event: list[int] = EVENT, dtype: Any = F64) -> Tensor:
-    """Data that the likelihood of this name gives a density to."""
-    return LIKELIHOODS[likelihood].data(torch.rand(n, *event, dtype=dtype))
+def small_data(
+    likelihood: str = "Bernoulli",
+    n: int = 4,
+    event: list[int] | None = None,
+    dtype: Any = F64,
+    network: str = "mlp",
+) -> Tensor:
+    """Data that the likelihood of this name gives a density to, and the network of this name is for."""
+    return LIKELIHOODS[likelihood].data(torch.rand(n, *(event or NETWORKS[network].event), dtype=dtype))
 
 
 class Toy:

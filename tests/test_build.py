@@ -12,6 +12,7 @@ from pieces import (
     EVENT,
     F64,
     LIKELIHOODS,
+    NETWORKS,
     Toy,
     small_data,
     small_vae,
@@ -22,7 +23,7 @@ from pyrovae import likelihoods, networks, priors
 from pyrovae.config import construct, describe
 
 
-@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize("kind", networks.KINDS)
 @pytest.mark.parametrize(
     ("values", "levels", "expected"),
     [
@@ -33,11 +34,12 @@ from pyrovae.config import construct, describe
     ],
 )
 def test_build_fits_the_data(values, levels, expected, kind):
-    vae = pv.models.VAE.build(Toy(values, levels=levels), latent=3, hidden=[4], network=kind)
+    event = NETWORKS[kind].event
+    vae = pv.models.VAE.build(Toy(values, event, levels), latent=3, hidden=[4], network=kind)
     assert type(vae.likelihood).__name__ == expected
     assert levels is None or vae.likelihood.total_count == levels
     x = vae.likelihood(torch.randn(5, 3)).sample()
-    assert x.shape == (5, *EVENT)
+    assert x.shape == (5, *event)
     assert pv.densities(vae, x, 2).log_weight.shape == (2, 5)
     assert (vae.posterior.network.first.scale != 1) == (values in ("counts", "real"))
 
@@ -72,10 +74,10 @@ def test_hidden_reads_from_the_data_inwards():
     assert [m.out_features for m in vae.likelihood.network.body if isinstance(m, nn.Linear)] == [5, 7, 20]
 
 
-@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize("kind", networks.KINDS)
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_vae_round_trip(name, kind):
-    vae, x = small_vae(name, kind).double(), small_data(name)
+    vae, x = small_vae(name, kind).double(), small_data(name, network=kind)
     again = construct(describe(vae)).double()
     again.load_state_dict(vae.state_dict())
     assert describe(again) == describe(vae)
@@ -138,7 +140,7 @@ MESSAGES = {
     "activation, no match": (lambda: networks.MLP([2], [2], activation="x9"), r"unknown activation 'x9'; Known: elu"),
     "network": (
         lambda: pv.models.VAE.build(Toy(), network="cnv"),
-        r"unknown network 'cnv'; did you mean 'conv'\? Known: conv, mlp",
+        r"unknown network 'cnv'; did you mean 'conv'\? Known: conv, gated, gru, mlp, resnet, transformer\.",
     ),
     "likelihood": (
         lambda: pv.models.VAE.build(Toy(), likelihood="bernouli"),
@@ -207,6 +209,41 @@ MESSAGES = {
         r"Normal expects minimum_scale of at least 0, got -1",
     ),
     "no image": (lambda: networks.Conv([20], [2]), r"Conv expects images \[C, H, W\], got events of shape \[20\]"),
+    "no image, a sequence": (
+        lambda: pv.models.VAE.build(Toy(event=[4, 3]), network="resnet"),
+        r"ResNet expects images \[C, H, W\], got events of shape \[4, 3\]; use network='gru'",
+    ),
+    "no sequence": (
+        lambda: pv.models.VAE.build(Toy(), network="gru"),
+        r"GRU expects sequences \[T, D\], got events of shape \[1, 5, 4\]; use network='conv'",
+    ),
+    "no sequence, a vector": (
+        lambda: pv.models.VAE.build(Toy(event=[7]), network="transformer"),
+        r"Transformer expects sequences \[T, D\], got events of shape \[7\]; use network='mlp'",
+    ),
+    "no sequence out": (
+        lambda: networks.TransformerDecoder([2], [20]),
+        r"TransformerDecoder expects sequences \[T, D\], got events of shape \[20\]",
+    ),
+    "steps": (
+        lambda: networks.GRUDecoder([2], [8, 3], steps=5),
+        r"GRUDecoder expects outputs \[P · steps, D\] .*, got \[8, 3\] and steps=5; give the length of the data",
+    ),
+    "steps, none": (lambda: networks.GRUDecoder([2], [8, 3], steps=0), r"GRUDecoder expects steps as a whole number"),
+    "blocks": (lambda: networks.ResNet([1, 5, 4], [2], blocks=0), r"ResNet expects blocks as a whole number .* got 0"),
+    "widths of a transformer": (
+        lambda: networks.Transformer([4, 3], [2], hidden=[8, 4]),
+        r"Transformer expects one width for all of its blocks, got \[8, 4\]; give \[8, 8\]",
+    ),
+    "heads": (
+        lambda: networks.Transformer([4, 3], [2], hidden=[6]),
+        r"Transformer expects a width that its 4 heads divide, got 6; give hidden as multiples of 4",
+    ),
+    "no width": (lambda: networks.GRU([4, 3], [2], hidden=[]), r"GRU expects hidden as at least one width, got \[\]"),
+    "activation of gates": (
+        lambda: pv.models.VAE.build(Toy(), network="gated", activation="relu"),
+        r"network 'gated' has gates and no activation, got 'relu'; leave activation out",
+    ),
     "no image out": (lambda: networks.TransposedConv([2], [20]), r"TransposedConv expects images \[C, H, W\]"),
     "event": (
         lambda: networks.MLP([1, 5, 4], [2])(torch.zeros(3, 1, 4, 5)),

@@ -96,6 +96,17 @@ def test_objectives_and_parts_are_chosen_by_name_and_option(here, capsys):
     assert type(vae.posterior.network.then).__name__ == "Conv"
 
 
+@pytest.mark.parametrize("network", ["gru", "transformer"])
+def test_sequences(network, here, capsys):
+    np.savez(here / "x.npz", train=np.random.default_rng(0).normal(size=(60, 6, 2)))
+    words = ["--data", "x.npz", "--network", network, "--hidden", "[8]", "--likelihood", "Normal"]
+    assert main(["train", *SMALL, *words, "--likelihood.scale", "per_pixel", "--run_dir", "r"]) == 0
+    assert "left out" not in capsys.readouterr().err
+    assert len(list((here / "r" / "figures").iterdir())) == 6
+    assert main(["generate", "r", "--n", "3"]) == 0
+    assert np.load(here / "r" / "generated.npy").shape == (3, 6, 2)
+
+
 def test_parts_and_data_may_come_from_a_users_own_files(here, capsys):
     (here / "mine.py").write_text(
         "import pyro.distributions as dist, torch\n"

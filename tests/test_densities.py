@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn as nn
 from conftest import EXACT, F64, FREE, TIGHT, Global, LinearGaussian
-from pieces import EVENT, LIKELIHOODS, small_data, small_vae
+from pieces import EVENT, LIKELIHOODS, NETWORKS, small_data, small_vae
 from pyro import poutine
 
 import pyrovae as pv
@@ -88,10 +88,10 @@ def test_particles_are_separate_evaluations(name):
     torch.testing.assert_close(d.log_weight, looped(vae, x, d, 4), **TIGHT)
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_particles_of_a_vae(name, network):
-    vae, x = small_vae(name, network).double(), small_data(name, 5)
+    vae, x = small_vae(name, network).double(), small_data(name, 5, network=network)
     d = pv.densities(vae, x, 3)
     torch.testing.assert_close(d.log_weight, looped(vae, x, d, 3), **TIGHT)
     z = d.posterior["z"].value

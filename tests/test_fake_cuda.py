@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pieces import LIKELIHOODS
+from pieces import LIKELIHOODS, NETWORKS
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import pyrovae as pv
@@ -19,16 +19,20 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv"])
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+PAIRS = [(name, "mlp") for name in LIKELIHOODS] + [("Bernoulli", name) for name in NETWORKS if name != "mlp"]
+
+
+@pytest.mark.parametrize(("likelihood", "network"), PAIRS)
 @pytest.mark.parametrize("call", CALLS)
 def test_it_stays_on_the_device(call, likelihood, network):
     cls, options, *_ = LIKELIHOODS[likelihood]
     with FakeTensorMode():
         with torch.device("cuda"):
-            decoded = cls.decoded([1, 8, 8], **options)
-            encoder, decoder = pv.networks.pair(network, [1, 8, 8], [4], 2, decoded, [6], "relu")
+            widths, event, activation = NETWORKS[network]
+            encoder, decoder = pv.networks.pair(
+                network, event, [4], 2, cls.decoded(event, **options), widths, activation
+            )
             posterior = pv.posteriors.DiagonalNormal(encoder)
             vae = pv.models.VAE(pv.priors.StandardNormal(2), cls(decoder, **options), posterior)
-            x = torch.zeros(5, 1, 8, 8)
+            x = torch.zeros(5, *event)
         assert CALLS[call](vae, x).device.type == "cuda"

@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 import yaml
 from conftest import F64, TIGHT, check_device, check_trace, fake_cuda, gradients, reached, z_test
-from pieces import EVENT, LIKELIHOODS, NETWORKS, small_data, small_vae
+from pieces import LIKELIHOODS, NETWORKS, small_data, small_vae
 from torch.distributions import kl_divergence
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -277,7 +277,7 @@ LATENTS = {
 }
 
 
-def single(name="coins", likelihood="Bernoulli", network="mlp", event=EVENT):
+def single(name="coins", likelihood="Bernoulli", network="mlp", event=None):
     """A model in float32."""
     q, latent, _ = LATENTS[name]
     parts = small_vae(likelihood, network, posterior=q, latent=latent, event=event)
@@ -386,7 +386,7 @@ class TestEnumerableVAE:
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_sums_are_over_the_densities_of_draws(likelihood, network):
     """Each draw's log p(x, z) and log q(z | x) stand in the tables, at the row of its value."""
-    vae, x = enumerable("coins", likelihood, network), small_data(likelihood)
+    vae, x = enumerable("coins", likelihood, network), small_data(likelihood, network=network)
     d = pv.densities(vae, x, 5)
     row = (d.posterior["z"].value[..., None, :] == vae.values()).all(-1).long().argmax(-1)  # [K, B]
     torch.testing.assert_close(vae.log_joint(x).gather(0, row), d.log_joint, **TIGHT)

@@ -15,10 +15,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.functional import normalize
 
 from ..config import nearest
 from ..program import AtMean, ObservedAtMean, Unobserved, Values, evaluating, home, latents, sample_sites, seeded
-from ..program.checks import check_finite, plain_errors
+from ..program.checks import check_finite, is_sphere, plain_errors
 from ..program.sites import data_frames
 from .arguments import check_count, check_data
 
@@ -73,7 +74,8 @@ def decode(vae: Any, z: Sites, seed: int = 0, mean: bool = True, like: Tensor | 
 def encode(vae: Any, x: Tensor, seed: int = 0) -> Sites:
     """The mean of q(z | x): [B, L], or a dict by site name; a draw where a site has no mean of its own kind.
 
-    In a hierarchy each site's mean is taken given the means of those before it.
+    On a sphere, which no mean lies on, it is the mode of q(z | x), the mean's direction. In a hierarchy each site's
+    mean is taken given the means of those before it.
 
     >>> import pyrovae as pv
     >>> data = pv.data.load("digits")
@@ -90,6 +92,8 @@ def reconstruct(vae: Any, x: Tensor, seed: int = 0, mean: bool = True) -> Sites:
 
 def interpolate(vae: Any, x0: Tensor, x1: Tensor, steps: int = 9) -> Sites:
     """E[x | z] on the straight line between the codes of x0 and x1, [steps, *event], both ends included.
+
+    On a sphere the points of the line are projected onto it, which makes an arc of it.
 
     Args:
         vae: anything with a Pyro `model(x)` and `guide(x)`, its latents continuous.
@@ -117,7 +121,7 @@ def interpolate(vae: Any, x0: Tensor, x1: Tensor, steps: int = 9) -> Sites:
             _walkable("interpolate", name, code)
             ends = code.rows
             t = torch.linspace(0, 1, steps, device=ends.device, dtype=ends.dtype).view(-1, *[1] * (ends.dim() - 1))
-            line[name] = code.of_rows(torch.lerp(ends[:1], ends[1:], t))
+            line[name] = code.of_rows(code.onto(torch.lerp(ends[:1], ends[1:], t)))
     return _only(_run(vae, line, steps, 0, True, x0[None]))
 
 
@@ -125,6 +129,8 @@ def traverse(
     vae: Any, x: Tensor, dims: Sequence[int] | None = None, steps: int = 9, span: float = 3.0, site: str | None = None
 ) -> Tensor:
     """E[x | z] as one latent dimension at a time goes from −span to span: [dims, steps, *event].
+
+    On a sphere the points are projected onto it: each walk is an arc from near −e_d by the code to near e_d.
 
     Args:
         vae: anything with a Pyro `model(x)` and `guide(x)`, its latent at `site` continuous.
@@ -157,7 +163,7 @@ def traverse(
         walk[row, :, dim] = torch.linspace(-span, span, steps, device=z.device, dtype=z.dtype)
     n = len(dims) * steps
     given = {k: c.of_rows(c.rows.expand(n, *c.rows.shape[1:])) if c.local else c.value for k, c in codes.items()}
-    given[name] = code.of_rows(walk.view(n, *code.rows.shape[1:]))
+    given[name] = code.of_rows(code.onto(walk.view(n, *code.rows.shape[1:])))
     made = _only(_run(vae, given, n, 0, True, x[None]))
     if not isinstance(made, Tensor):
         raise ValueError(f"traverse expects a model with one observed site, got {list(made)}")
@@ -171,6 +177,7 @@ class _Latent:
     value: Tensor
     axis: int | None  # the dimension of the data plate in it, counted from the right; None for a site outside it
     discrete: bool
+    sphere: bool
 
     @property
     def local(self) -> bool:
@@ -186,6 +193,10 @@ class _Latent:
         """The inverse of `rows`, for any number of them."""
         return rows.movedim(0, self.axis or 0)
 
+    def onto(self, rows: Tensor) -> Tensor:
+        """The nearest values that the site can take to these between its own, [n, ...]."""
+        return normalize(rows, dim=-1) if self.sphere else rows
+
     def form(self) -> list[Any]:
         """Its shape, with "n" for the number of rows."""
         shape: list[Any] = list(self.value.shape)
@@ -198,7 +209,7 @@ def _latent(site: Any) -> _Latent:
     frames, support = data_frames(site), getattr(site["fn"], "support", None)
     dim = frames[0].dim if frames else None
     axis = None if dim is None else dim - site["fn"].event_dim
-    return _Latent(site["value"], axis, getattr(support, "is_discrete", False))
+    return _Latent(site["value"], axis, getattr(support, "is_discrete", False), is_sphere(support))
 
 
 def _codes(who: str, vae: Any, x: Tensor, seed: int) -> dict[str, _Latent]:

@@ -150,7 +150,7 @@ class EnumerableVAE(Configured, nn.Module):
         latent: int = 3,
         hidden: Sequence[int] | None = None,
         network: str = "mlp",
-        activation: str = "relu",
+        activation: str | None = None,
         prior: Part = "Bernoulli",
         likelihood: Part = "auto",
         posterior: Part = "Bernoulli",
@@ -161,9 +161,9 @@ class EnumerableVAE(Configured, nn.Module):
         Args:
             data: a `pyrovae.data.Dataset`, or a tensor or array [N, *event].
             latent: number of latent dimensions L; with Bernoulli latents there are 2^L values.
-            hidden: widths of the hidden layers from the data inwards ([400]); for "conv" the channels ([32, 64]).
-            network: "mlp" or "conv".
-            activation: relu, tanh, gelu, silu, elu, softplus or leaky_relu.
+            hidden: widths or channels from the data inwards, as for `VAE.build`.
+            network: mlp, gated, conv, resnet, gru or transformer, as for `VAE.build`.
+            activation: as for `VAE.build`.
             prior: p(z), by name.
             likelihood: p(x | z), by name; "auto" is what the values of the data ask for.
             posterior: q(z | x), by name.

@@ -65,7 +65,7 @@ class VAE(Configured, nn.Module):
         latent: int = 20,
         hidden: Sequence[int] | None = None,
         network: str = "mlp",
-        activation: str = "relu",
+        activation: str | None = None,
         prior: Part = "StandardNormal",
         likelihood: Part = "auto",
         posterior: Part = "DiagonalNormal",
@@ -75,9 +75,12 @@ class VAE(Configured, nn.Module):
         Args:
             data: a `pyrovae.data.Dataset`, or a tensor or array [N, *event].
             latent: number of latent dimensions L.
-            hidden: widths of the hidden layers from the data inwards ([400]); for "conv" the channels ([32, 64]).
-            network: "mlp" or "conv".
-            activation: relu, tanh, gelu, silu, elu, softplus or leaky_relu.
+            hidden: widths of the layers from the data inwards (mlp: [400], gated: [300, 300], gru: [128]), channels of
+                the stages (conv and resnet: [32, 64]), or one width for each block (transformer: [64, 64]).
+            network: mlp or gated for data of any shape, conv or resnet for images [C, H, W], gru or transformer for
+                sequences [T, D].
+            activation: relu, tanh, gelu, silu, elu, softplus or leaky_relu; by default relu (transformer: gelu), and
+                gated and gru have none to choose.
             prior: p(z), by name.
             likelihood: p(x | z), by name; "auto" is what the values of the data ask for: Bernoulli for {0, 1},
                 Binomial for counts, ContinuousBernoulli for [0, 1] and Normal otherwise.

@@ -1,17 +1,28 @@
 """Networks: tensors to tensors. Every network here accepts any leading dimensions, [*leading, *event]."""
 
 from .base import ACTIVATIONS, Chain, Network, Standardise, as_event, input_shape, output_shape, over_leading
-from .dense import MLP
-from .images import Conv, TransposedConv
-from .pair import pair
+from .dense import MLP, Gated
+from .images import Conv, ResNet, ResNetDecoder, TransposedConv
+from .masked import MADE
+from .pair import KINDS, pair
+from .sequences import GRU, GRUDecoder, Transformer, TransformerDecoder
 
 __all__ = [
     "ACTIVATIONS",
+    "GRU",
+    "KINDS",
+    "MADE",
     "MLP",
     "Chain",
     "Conv",
+    "GRUDecoder",
+    "Gated",
     "Network",
+    "ResNet",
+    "ResNetDecoder",
     "Standardise",
+    "Transformer",
+    "TransformerDecoder",
     "TransposedConv",
     "as_event",
     "input_shape",

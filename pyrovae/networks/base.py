@@ -84,6 +84,13 @@ def as_event(network: nn.Module, name: str, shape: Any) -> tuple[int, ...]:
     return found
 
 
+def check_kind(who: str, what: str, event: Shape, dims: int) -> None:
+    """Refuse events of another number of dimensions than a kind of network is for. Raises ValueError."""
+    if len(event) != dims:
+        other = {2: "gru", 3: "conv"}.get(len(event), "mlp")
+        raise ValueError(f"{who} expects {what}, got events of shape {list(event)}; use network={other!r}")
+
+
 def as_activation(name: str) -> nn.Module:
     """The module of this name. Raises ValueError with the nearest match."""
     if name not in ACTIVATIONS:

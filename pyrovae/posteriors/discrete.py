@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch.nn as nn
 from torch import Tensor
 
+from ..arguments import check_whole
 from ..distributions import relaxed
 from ..distributions.relaxed import TEMPERATURE, check_temperature
 from .base import Posterior
@@ -153,3 +154,36 @@ class StraightThroughOneHotCategorical(Posterior):
     def forward(self, x: Tensor) -> dist.TorchDistribution:
         """One-hot [L] with logits l(x), with a straight-through sampler."""
         return relaxed.StraightThroughOneHotCategorical(self.network(x).to(x.dtype), self.temperature)
+
+
+class Categorical(Posterior):
+    """q(z | x) = Π_l softmax(l_l(x))_{z_l}: L independent choices among 0, …, C − 1, the encoder returning the logits.
+
+    A draw is discrete, so that no gradient passes through it, as with `Bernoulli`. A decoder reads it as numbers.
+
+    Args:
+        network: an encoder from the event shape of x to [L C].
+        categories: number of values C of each, at least 2.
+
+    Raises:
+        ValueError: for less than two categories.
+
+    >>> import torch
+    >>> Categorical(nn.Linear(5, 3 * 4), categories=4)(torch.zeros(7, 5)).sample().shape
+    torch.Size([7, 3])
+    """
+
+    def __init__(self, network: nn.Module, categories: int = 10) -> None:
+        check_whole("Categorical", "categories", categories, 2)
+        super().__init__(network, categories=categories)
+        self.categories = categories
+
+    @classmethod
+    def code(cls, latent: int, **options: Any) -> list[int]:
+        """[L C]: the logits, latent by latent."""
+        return [latent * options.get("categories", 10)]
+
+    def forward(self, x: Tensor) -> dist.TorchDistribution:
+        """Categorical over [L]."""
+        logits = self.network(x).to(x.dtype).unflatten(-1, (-1, self.categories))  # [*leading, L C] -> [*leading, L, C]
+        return dist.Categorical(logits=logits).to_event(1)

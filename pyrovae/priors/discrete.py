@@ -6,6 +6,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ..arguments import check_whole
 from ..distributions import relaxed
 from ..distributions.relaxed import TEMPERATURE, check_temperature
 from .base import Prior
@@ -78,3 +79,29 @@ class OneHotCategorical(Prior):
     def forward(self) -> dist.TorchDistribution:
         """The uniform distribution over one-hot [latent]."""
         return dist.OneHotCategorical(logits=self.logits)
+
+
+class Categorical(Prior):
+    """p(z) = C^−L: L independent choices among 0, …, C − 1, which a decoder reads as numbers.
+
+    Args:
+        latent: number of latent dimensions L.
+        categories: number of values C of each, at least 2.
+
+    Raises:
+        ValueError: for less than two categories.
+
+    >>> Categorical(2, categories=4)().log_prob(torch.tensor([0, 3])).exp()
+    tensor(0.0625)
+    """
+
+    logits: Tensor
+
+    def __init__(self, latent: int, categories: int = 10) -> None:
+        super().__init__(latent)
+        self.categories = check_whole("Categorical", "categories", categories, 2)
+        self.register_buffer("logits", torch.zeros(self.latent, self.categories), persistent=False)
+
+    def forward(self) -> dist.TorchDistribution:
+        """Uniform choices over [latent]."""
+        return dist.Categorical(logits=self.logits).to_event(1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from pyro.distributions import constraints
 from torch import Tensor
 
 from .enumeration import is_marked
@@ -147,7 +148,8 @@ def check_latent(name: str, prior: Any, posterior: Any, value: Tensor) -> None:
         p, q = prior.support, posterior.support
     except NotImplementedError:  # a distribution that does not say
         return
-    if p.is_discrete != q.is_discrete or not bool(p.check(value).all()):
+    measures = p.is_discrete != q.is_discrete or is_sphere(p) != is_sphere(q)  # densities of two kinds
+    if measures or not bool(p.check(value).all()):
         raise ValueError(
             f"site {name!r} is {family(prior)} in the model, with values in {_plain(p)}, and {family(posterior)} in "
             f"the guide, with values in {_plain(q)}; give prior and posterior the same values"
@@ -159,6 +161,11 @@ def _plain(support: Any) -> Any:
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support
+
+
+def is_sphere(support: Any) -> bool:
+    """Whether these are the vectors of length 1, whose means and straight lines are inside of the sphere."""
+    return _plain(support) is constraints.sphere
 
 
 def check_support(name: str, distribution: Any, x: Tensor) -> None:

@@ -11,6 +11,7 @@ from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from .checks import is_sphere
 from .enumeration import check_marked, is_marked, support
 from .sites import data_frames
 
@@ -48,14 +49,14 @@ class ObservedAtMean(Unobserved):
 
 
 class AtMean(Messenger):
-    """Gives each latent site its distribution's mean, where that is a value the site could take."""
+    """Gives each latent site its distribution's mean, or its mode on a sphere, where these are values it could take."""
 
     def _pyro_sample(self, msg: Any) -> None:
         support = getattr(msg["fn"], "support", None)
         if msg["is_observed"] or msg["done"] or getattr(support, "is_discrete", True):
             return
         try:
-            msg["value"], msg["done"] = msg["fn"].mean, True
+            msg["value"], msg["done"] = msg["fn"].mode if is_sphere(support) else msg["fn"].mean, True
         except NotImplementedError:
             return
 
