@@ -810,7 +810,7 @@ OUTSIDE = {
     "Binomial": (17.0, r"likelihood Binomial expects counts from 0 to total_count"),
     "Beta": (1.0, r"likelihood Beta expects values in \(0, 1\), without the ends, .* Use ContinuousBernoulli"),
     "Poisson": (-1.0, r"likelihood Poisson expects counts 0, 1, 2, \.\.\., got values from -1 .* Give whole numbers"),
-    "NegativeBinomial": (0.5, r"likelihood NegativeBinomial expects counts 0, 1, 2, .* bytes are read as grey levels"),
+    "NegativeBinomial": (0.5, r"likelihood NegativeBinomial expects counts 0, 1, 2, .*bytes are read as grey levels"),
     "ZeroInflatedPoisson": (0.5, r"likelihood ZeroInflatedPoisson expects counts 0, 1, 2, "),
     "ZeroInflatedNegativeBinomial": (-2.0, r"likelihood ZeroInflatedNegativeBinomial expects counts 0, 1, 2, "),
     "Multinomial": (0.5, r"likelihood Multinomial expects counts 0, 1, 2, "),

@@ -623,8 +623,9 @@ def test_levels_are_those_of_the_data(name, values):
     data = Toy(values, levels=16 if values == "counts" else None)
     built = pv.models.VAE.build(data, latent=2, hidden=[3], likelihood=name).likelihood
     assert {k: getattr(built, k) for k in ("levels", "maximum")} == OPTIONS[values]
-    fewer = {"class_path": name, "init_args": {"levels": 5}}
-    assert pv.models.VAE.build(data, latent=2, hidden=[3], likelihood=fewer).likelihood.levels == 5
+    for given, levels in ((5, 5), (256, 256), (None, OPTIONS[values]["levels"])):
+        spec = {"class_path": name, "init_args": {"levels": given}}
+        assert pv.models.VAE.build(data, latent=2, hidden=[3], likelihood=spec).likelihood.levels == levels
 
 
 def test_draws_are_as_long_as_the_documents():
