@@ -135,10 +135,6 @@ def read_train(words: list[str], command: str = "train", add: Callable[[Parser],
             words[i] = f"[{word}]"
     settings = parser.read([f"--config={yaml.safe_dump(config)}", *words])
     settings.pop("config", None)
-    if isinstance(part := settings.get("likelihood"), dict):  # what is not given is for the data to say
-        known = {w.partition("=")[0].rpartition(".")[2] for w in words if w.startswith("--likelihood.")}
-        known |= (config.get("likelihood") or {}).get("init_args", {}).keys()
-        part["init_args"] = {k: v for k, v in (part.get("init_args") or {}).items() if k in known}
     for option in PARTS:
         if isinstance(settings.get(option), dict):  # a user's class as FILE.py:Class, which can be read anywhere
             settings[option]["class_path"] = class_path(load_class(settings[option]["class_path"]))

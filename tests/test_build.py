@@ -94,6 +94,36 @@ MESSAGES = {
         r"Normal expects scale as a number, 'learned' or 'per_pixel', got 'learnt'",
     ),
     "count": (lambda: likelihoods.Binomial(nn.Identity(), 0), r"Binomial expects total_count of at least 1, got 0"),
+    "scale, Laplace": (lambda: likelihoods.Laplace(nn.Identity(), scale=0), r"Laplace expects a positive scale, got 0"),
+    "df": (
+        lambda: likelihoods.StudentT(nn.Identity(), df=-2.0),
+        r"StudentT expects df as a finite number above 0, got -2.0; give a number above 0, or 'learned'",
+    ),
+    "df, word": (lambda: likelihoods.StudentT(nn.Identity(), df="learnt"), r"StudentT expects df as .* got 'learnt'"),
+    "precision": (
+        lambda: likelihoods.Beta(nn.Identity(), maximum_precision=math.inf),
+        r"Beta expects maximum_precision as a finite number above 0, got inf",
+    ),
+    "dispersion": (
+        lambda: likelihoods.NegativeBinomial(nn.Identity(), dispersion="per_gene"),
+        r"NegativeBinomial expects dispersion as 'per_feature', 'learned' or 'per_pixel', got 'per_gene'",
+    ),
+    "words": (
+        lambda: likelihoods.Multinomial(nn.Identity(), total_count=2.5),
+        r"Multinomial expects total_count as a whole number of at least 1, got 2.5",
+    ),
+    "levels": (
+        lambda: likelihoods.Categorical(nn.Identity(), levels=1),
+        r"Categorical expects levels as a whole number of at least 2, got 1",
+    ),
+    "maximum": (
+        lambda: likelihoods.Categorical(nn.Identity(), maximum=math.nan),
+        r"Categorical expects maximum as a finite number above 0, got nan",
+    ),
+    "components": (
+        lambda: likelihoods.DiscretisedLogisticMixture(nn.Identity(), components=0),
+        r"DiscretisedLogisticMixture expects components as a whole number of at least 1, got 0",
+    ),
     "activation": (
         lambda: networks.MLP([2], [2], activation="rellu"),
         r"unknown activation 'rellu'; did you mean 'relu'\? Known: elu, gelu",

@@ -399,3 +399,46 @@ def test_options_of_a_default_class_need_no_name(here, capsys):
     assert main(["train", *SMALL, "--objective.particles", "3", "--run_dir", "r"]) == 0
     objective = yaml.safe_load((here / "r" / "config.yaml").read_text())["objective"]
     assert objective["init_args"].items() >= {"particles": 3, "kl": "analytic"}.items()
+
+
+COUNTS = ["Poisson", "NegativeBinomial", "ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial", "Multinomial"]
+
+
+@pytest.mark.parametrize("likelihood", COUNTS)
+def test_counts_of_a_file(likelihood, here, capsys):
+    """Counts without a largest one come as real numbers, and the encoder standardises them."""
+    x = np.random.default_rng(0).poisson(40.0 * np.arange(1, 7), (100, 6))
+    np.savez("counts.npz", train=x, test=x[:20])
+    assert main(["train", *SMALL, "--data", "counts.npz", "--likelihood", likelihood, "--run_dir", "run"]) == 0
+    printed = capsys.readouterr().out
+    assert "log evidence" in printed
+    assert "bits per dimension" not in printed
+    vae = pv.load("run")
+    assert type(vae.likelihood).__name__ == likelihood
+    assert vae.posterior.network.first.scale > 5  # deviations around the means
+    assert main(["generate", "run", "--n", "3", "--output", "made.npy"]) == 0
+    made = np.load("made.npy")
+    assert (made == made.round()).all()
+    assert made.min() >= 0
+    if likelihood == "Multinomial":
+        assert (made.sum(1) == vae.likelihood.total_count).all()
+        assert abs(vae.likelihood.total_count - 840) < 20
+
+
+def test_counts_that_are_none(here, capsys):
+    np.savez("counts.npz", train=np.random.default_rng(0).normal(size=(30, 3)))
+    text = refused(["train", *SMALL, "--data", "counts.npz", "--likelihood", "Poisson"], capsys)
+    assert "likelihood Poisson expects counts 0, 1, 2, ..., got values from -" in text
+
+
+def test_bits_per_dimension_of_levels(here, capsys):
+    words = ["--likelihood", "DiscretisedLogisticMixture", "--likelihood.components", "2", "--run_dir", "run"]
+    assert main(["train", *SMALL, *words]) == 0
+    (line,) = (row for row in capsys.readouterr().out.splitlines() if "bits per dimension" in row)
+    figures = json.loads(Path("run/metrics.json").read_text())["test"]
+    assert figures["bits_per_dimension"] == pytest.approx(-figures["log_evidence"] / (64 * np.log(2)))
+    assert f"{figures['bits_per_dimension']:.3f}  of 64 dimensions" in line
+    assert pv.load("run").likelihood.levels == 17
+    words = ["--likelihood", "Categorical", "--likelihood.levels", "33", "--run_dir", "halves"]
+    assert main(["train", *SMALL, *words]) == 0
+    assert (pv.load("halves").likelihood.levels, pv.load("halves").likelihood.maximum) == (33, 16.0)

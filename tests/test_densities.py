@@ -807,6 +807,17 @@ OUTSIDE = {
     "Bernoulli": (0.5, r"likelihood Bernoulli expects values in \{0, 1\}"),
     "ContinuousBernoulli": (1.5, r"likelihood ContinuousBernoulli expects values in \[0, 1\]"),
     "Binomial": (17.0, r"likelihood Binomial expects counts from 0 to total_count"),
+    "Beta": (1.0, r"likelihood Beta expects values in \(0, 1\), without the ends, .* Use ContinuousBernoulli"),
+    "Poisson": (-1.0, r"likelihood Poisson expects counts 0, 1, 2, \.\.\., got values from -1 .* Give whole numbers"),
+    "NegativeBinomial": (0.5, r"likelihood NegativeBinomial expects counts 0, 1, 2, .*bytes are read as grey levels"),
+    "ZeroInflatedPoisson": (0.5, r"likelihood ZeroInflatedPoisson expects counts 0, 1, 2, "),
+    "ZeroInflatedNegativeBinomial": (-2.0, r"likelihood ZeroInflatedNegativeBinomial expects counts 0, 1, 2, "),
+    "Multinomial": (0.5, r"likelihood Multinomial expects counts 0, 1, 2, "),
+    "Categorical": (
+        0.52,
+        r"likelihood Categorical expects levels k · maximum / \(levels − 1\), .* Set levels and maximum",
+    ),
+    "DiscretisedLogisticMixture": (1.0625, r"likelihood DiscretisedLogisticMixture expects levels k · maximum "),
 }
 
 

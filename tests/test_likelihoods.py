@@ -21,6 +21,7 @@ from pieces import (
     LINES,
     L,
     Output,
+    Toy,
     small_data,
     small_likelihood,
     small_network,
@@ -607,3 +608,28 @@ def test_uniform_bytes_are_eight_bits():
     vae = pv.models.VAE(pv.priors.StandardNormal(L), module, pv.posteriors.DiagonalNormal(small_network([3], [2 * L])))
     x = torch.randint(256, (4, 3)).float() / 255
     assert pv.densities(vae, x, 5).log_likelihood[0, 0].item() == pytest.approx(-3 * 8 * math.log(2), rel=1e-6)
+
+
+OPTIONS = {
+    "counts": {"levels": 17, "maximum": 16.0},
+    "unit": {"levels": 256, "maximum": 1.0},
+    "binary": {"levels": 2, "maximum": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", ["Categorical", "DiscretisedLogisticMixture"])
+@pytest.mark.parametrize("values", OPTIONS)
+def test_levels_are_those_of_the_data(name, values):
+    data = Toy(values, levels=16 if values == "counts" else None)
+    built = pv.models.VAE.build(data, latent=2, hidden=[3], likelihood=name).likelihood
+    assert {k: getattr(built, k) for k in ("levels", "maximum")} == OPTIONS[values]
+    for given, levels in ((5, 5), (256, 256), (None, OPTIONS[values]["levels"])):
+        spec = {"class_path": name, "init_args": {"levels": given}}
+        assert pv.models.VAE.build(data, latent=2, hidden=[3], likelihood=spec).likelihood.levels == levels
+
+
+def test_draws_are_as_long_as_the_documents():
+    lengths = torch.tensor([3.0, 8.0, 100.0, 4.0])
+    x = torch.stack([lengths, torch.ones(4)], 1)
+    assert pv.models.VAE.build(x, latent=2, hidden=[3], likelihood="Multinomial").likelihood.total_count == 30
+    assert pv.models.VAE.build(0 * x, latent=2, hidden=[3], likelihood="Multinomial").likelihood.total_count == 1

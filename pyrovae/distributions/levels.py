@@ -131,7 +131,7 @@ class DiscretisedLogisticMixture(TensorDistribution):
         self.levels, self.maximum, self.pixel_dim, self.flat = levels, maximum, pixel_dim, flat
         at = loc.dim() - pixel_dim
         self.channels, pixels = loc.shape[at - 2], loc.shape[at:]
-        event = pixels if flat else torch.Size([self.channels]) + pixels
+        event = pixels if flat else torch.Size([self.channels, *pixels])
         super().__init__(loc.shape[: at - 2], event, validate_args=validate_args)
 
     @property

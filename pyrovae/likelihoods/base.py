@@ -35,7 +35,10 @@ class Likelihood(Configured, nn.Module, ABC):
 
     @classmethod
     def options_for(cls, data: Any) -> dict[str, Any]:
-        """Options of the constructor that the values of a data set decide, where none are given."""
+        """Options of the constructor that the values of a data set decide, where they are not given or None.
+
+        Their defaults are None: the command line gives every option, so that no other default tells what is given.
+        """
         return {}
 
     @classmethod

@@ -130,11 +130,13 @@ class Binomial(Likelihood):
 
     Args:
         network: a decoder from [L] to the event shape of x.
-        total_count: n, the largest count; 16 for the digits with their 17 grey levels.
+        total_count: n, the largest count; None for that of the data that a model is built for, or else 16, as for the
+            digits with their 17 grey levels.
     """
 
-    def __init__(self, network: nn.Module, total_count: int = 16) -> None:
+    def __init__(self, network: nn.Module, total_count: int | None = None) -> None:
         super().__init__(network)
+        total_count = 16 if total_count is None else total_count
         if total_count < 1:
             raise ValueError(f"Binomial expects total_count of at least 1, got {total_count}")
         self.total_count = total_count

@@ -98,8 +98,11 @@ class NegativeBinomial(Likelihood):
 
     def __init__(self, network: nn.Module, dispersion: Dispersion = "per_feature") -> None:
         super().__init__(network)
-        if dispersion not in (known := get_args(Dispersion)):
-            raise ValueError(f"{type(self).__name__} expects dispersion as one of {known}, got {dispersion!r}")
+        if dispersion not in get_args(Dispersion):
+            raise ValueError(
+                f"{type(self).__name__} expects dispersion as 'per_feature', 'learned' or 'per_pixel', got "
+                f"{dispersion!r}"
+            )
         self.dispersion = dispersion
         if dispersion == "learned":
             self.raw_dispersion = nn.Parameter(torch.zeros(()))
@@ -156,7 +159,8 @@ class Multinomial(Likelihood):
 
     Args:
         network: a decoder from [L] to the event shape of x, a vocabulary.
-        total_count: words of a draw; from data, the rounded mean length of (at most) the first 10,000.
+        total_count: words of a draw; None for the rounded mean length of (at most) the first 10,000 data that a model
+            is built for, or else 100.
 
     Reference: Miao, Yu and Blunsom, "Neural variational inference for text processing", 2016; Srivastava and Sutton,
     "Autoencoding variational inference for topic models", 2017.
@@ -166,9 +170,9 @@ class Multinomial(Likelihood):
     tensor([[2.0000, 2.0000, 2.0000]])
     """
 
-    def __init__(self, network: nn.Module, total_count: int = 100) -> None:
+    def __init__(self, network: nn.Module, total_count: int | None = None) -> None:
         super().__init__(network)
-        self.total_count = check_whole("Multinomial", "total_count", total_count)
+        self.total_count = check_whole("Multinomial", "total_count", 100 if total_count is None else total_count)
 
     @classmethod
     def options_for(cls, data: Any) -> dict[str, Any]:

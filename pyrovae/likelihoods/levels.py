@@ -15,27 +15,30 @@ from ..arguments import check_positive, check_whole
 from ..distributions import levels as masses
 from .base import Likelihood
 
+LEVELS = 256  # of a byte
+
 
 class OnLevels(Likelihood):
     """Abstract: p(x | z) of elements x = k · maximum / (levels − 1), k = 0, ..., levels − 1.
 
     Args:
         network: a decoder from [L] to `decoded(event)`.
-        levels: n, their number.
-        maximum: the highest.
+        levels: n, their number; None for that of the data that a model is built for, or else 256.
+        maximum: the highest; None for that of the data, or else 1.
     """
 
-    def __init__(self, network: nn.Module, levels: int = 256, maximum: float = 1.0) -> None:
+    def __init__(self, network: nn.Module, levels: int | None = None, maximum: float | None = None) -> None:
         super().__init__(network)
-        self.levels = check_whole(type(self).__name__, "levels", levels, 2)
-        self.maximum = check_positive(type(self).__name__, "maximum", maximum)
+        who = type(self).__name__
+        self.levels = check_whole(who, "levels", LEVELS if levels is None else levels, 2)
+        self.maximum = check_positive(who, "maximum", 1.0 if maximum is None else maximum)
 
     @classmethod
     def options_for(cls, data: Any) -> dict[str, Any]:
         """The levels of counts, of {0, 1}, and of 8-bit images in [0, 1]."""
         if data.values == "counts":
             return {"levels": data.levels + 1, "maximum": float(data.levels)}
-        return {"levels": 2 if data.values == "binary" else 256, "maximum": 1.0}
+        return {"levels": 2 if data.values == "binary" else LEVELS, "maximum": 1.0}
 
 
 class Categorical(OnLevels):
@@ -43,8 +46,8 @@ class Categorical(OnLevels):
 
     Args:
         network: a decoder from [L] to `levels` times the first dimension of x, the logits of level 0 first.
-        levels: n, the number of levels; 256 for images in [0, 1], from data what their values say.
-        maximum: the highest level.
+        levels: n, the number of levels; None for that of the data that a model is built for, or else 256.
+        maximum: the highest level; None for that of the data, or else 1.
 
     Reference: van den Oord, Kalchbrenner and Kavukcuoglu, "Pixel recurrent neural networks", 2016.
 
@@ -57,7 +60,7 @@ class Categorical(OnLevels):
     @classmethod
     def decoded(cls, event: Sequence[int], **options: Any) -> list[int]:
         """`levels` times the first dimension."""
-        return [options.get("levels", 256) * event[0], *event[1:]]
+        return [(options.get("levels") or LEVELS) * event[0], *event[1:]]
 
     def distribution(self, y: Tensor, event_dim: int) -> dist.TorchDistribution:
         """Categorical over the levels with logits y."""
@@ -78,8 +81,8 @@ class DiscretisedLogisticMixture(OnLevels):
         network: a decoder from [L] to `decoded(event)`: for every pixel and component the logit of π, C locations in
             [−1, 1], C raw log scales and C (C − 1) / 2 raw coefficients, each for all components.
         components: K of the mixture.
-        levels: n, the number of levels; 256 for images in [0, 1], from data what their values say.
-        maximum: the highest level.
+        levels: n, the number of levels; None for that of the data that a model is built for, or else 256.
+        maximum: the highest level; None for that of the data, or else 1.
 
     Reference: Salimans et al., "PixelCNN++: improving the PixelCNN with discretized logistic mixture likelihood and
     other modifications", 2017.
@@ -90,7 +93,9 @@ class DiscretisedLogisticMixture(OnLevels):
     [100, 32, 32]
     """
 
-    def __init__(self, network: nn.Module, components: int = 5, levels: int = 256, maximum: float = 1.0) -> None:
+    def __init__(
+        self, network: nn.Module, components: int = 5, levels: int | None = None, maximum: float | None = None
+    ) -> None:
         super().__init__(network, levels, maximum)
         self.components = check_whole("DiscretisedLogisticMixture", "components", components)
 
@@ -106,8 +111,8 @@ class DiscretisedLogisticMixture(OnLevels):
         """The mixture over whole data, its parameters from y."""
         flat = event_dim == 1
         pixel_dim = 1 if flat else event_dim - 1
-        # [..., (C + 1)(C + 2) / 2, K, *pixels]
-        y = y.unflatten(-1, (3, self.components, -1)) if flat else y.unflatten(-event_dim, (-1, self.components))
+        sizes = (3, self.components, -1) if flat else (-1, self.components)
+        y = y.unflatten(-event_dim, sizes)  # [..., (C + 1)(C + 2) / 2, K, *pixels]
         n = y.shape[-pixel_dim - 2]
         c = (math.isqrt(8 * n + 1) - 3) // 2
         if c < 1 or (c + 1) * (c + 2) // 2 != n:

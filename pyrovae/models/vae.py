@@ -102,7 +102,7 @@ class VAE(Configured, nn.Module):
             likelihood = natural_likelihood(data)
         r, r_options = find_part(cls, "likelihood", likelihood, Likelihood)
         q, q_options = find_part(cls, "posterior", posterior, Posterior)
-        r_options = r.options_for(data) | r_options
+        r_options = with_data(r, r_options, data)
         event = list(data.event_shape)
         encoder, decoder = pair(
             network, event, q.code(latent, **q_options), latent, r.decoded(event, **r_options), hidden, activation
@@ -117,6 +117,12 @@ class VAE(Configured, nn.Module):
             Missing(decoded) if missing else decoded,
             build_part(q, q_options, encoder),
         )
+
+
+def with_data(likelihood: Any, options: dict[str, Any], data: Any) -> dict[str, Any]:
+    """Options of a likelihood's class, those that are left out or None as the data set says."""
+    decided = likelihood.options_for(data)
+    return decided | {k: v for k, v in options.items() if v is not None or k not in decided}
 
 
 def natural_likelihood(data: Any) -> Part:
