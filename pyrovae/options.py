@@ -214,10 +214,8 @@ def _resolve(option: str, value: Any) -> Any:
         cls = find_class(value, base, package)
         if cls is objectives.PyroELBO:
             raise ValueError("PyroELBO wraps an object of pyro.infer; give that to pv.fit(..., objective=...)")
-        path = class_path(cls)
-        return {
-            "class_path": f"{cls.__module__}.{cls.__qualname__}" if ".py:" in path else path
-        }  # as jsonargparse reads it
+        path = class_path(cls)  # but jsonargparse imports modules, and no files
+        return {"class_path": f"{cls.__module__}.{cls.__qualname__}" if ".py:" in path else path}
     if isinstance(value, dict) and "class_path" in value:
         return value | _resolve(option, value["class_path"])
     raise ValueError(f"{option} expects a class name, or class_path and init_args, got {value!r}")

@@ -35,7 +35,7 @@ import pyrovae as pv
 from pyrovae import posteriors, priors
 from pyrovae.attached import Attached
 from pyrovae.config import construct, describe
-from pyrovae.distributions import low_rank, relaxed
+from pyrovae.distributions import continuous, low_rank, relaxed, simplex
 from pyrovae.distributions.mixtures import NormalMixture
 from pyrovae.objectives.closed_forms import closed_kl
 
@@ -144,8 +144,10 @@ class TestPosteriors:
             check_trace(vae, objective, x)
 
     def test_stays_on_the_device(self, name):
-        objective = pv.objectives.IWAE(3) if POSTERIORS[name].pathwise else pv.objectives.IWAE(3, "vimco")
-        check_device(lambda: without_steps(small_vae(posterior=name)), lambda: objective, small_data)
+        objectives = [pv.objectives.IWAE(3) if POSTERIORS[name].pathwise else pv.objectives.IWAE(3, "vimco")]
+        objectives += [pv.objectives.ELBO(kl="analytic")] if POSTERIORS[name].pathwise else []
+        for objective in objectives:
+            check_device(lambda: without_steps(small_vae(posterior=name)), lambda o=objective: o, small_data)
 
 
 def without_steps(vae):
@@ -155,6 +157,44 @@ def without_steps(vae):
     return vae
 
 
+@pytest.mark.parametrize("temperature", [0.02, 0.1, 0.3, 2 / 3, 1.5])
+@pytest.mark.parametrize("logits", [[0.0, 0.0, 0.0], [3.0, -1.0, 0.0], [8.0, 0.0, -8.0]], ids=str)
+class TestRelaxedOneHotInFloat32:
+    def test_weights_average_to_one(self, logits, temperature):
+        """E_q[p / q] = 1, though components of most draws are at the smallest number: those have a mass there."""
+        q = simplex.RelaxedOneHotCategorical(torch.tensor(logits), temperature)
+        p = simplex.RelaxedOneHotCategorical(torch.tensor([1.0, 0.0, -1.0]) + 0.9 * q.logits, temperature)
+        z = q.sample((40_000,))
+        assert q.support.check(z).all()
+        z_test((p.log_prob(z) - q.log_prob(z)).double().exp()[:, None], torch.ones(1, dtype=F64))
+
+    def test_density_is_torchs(self, logits, temperature):
+        """In float64; C = 3 categories, for which the suite has no integral."""
+        y, t = torch.tensor(logits, dtype=F64), torch.tensor(temperature, dtype=F64)
+        z = torch.distributions.Dirichlet(torch.ones(3, dtype=F64)).sample((200,))
+        expected = dist.RelaxedOneHotCategorical(t, logits=y).log_prob(z)
+        torch.testing.assert_close(simplex.RelaxedOneHotCategorical(y, temperature).log_prob(z), expected)
+
+
+def test_relaxed_one_hot_towards_temperature_zero():
+    y = torch.tensor([2.0, 0.0, -1.0])
+    z = simplex.RelaxedOneHotCategorical(y, 1e-6).sample((100,))
+    expected = dist.OneHotCategorical(logits=y).log_prob(z.round())
+    torch.testing.assert_close(simplex.RelaxedOneHotCategorical(y, 1e-6).log_prob(z), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_rate_of_beta_in_float32():
+    """Large concentrations, where differences of log Γ in float32 are off by hundredths of a nat."""
+    found = []
+    for dtype in (torch.float32, F64):
+        q, p = (continuous.Beta(torch.tensor(a, dtype=dtype), torch.tensor(b, dtype=dtype)) for a, b in RATES)
+        found.append(kl_divergence(q, p).double())
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+    same = [torch.distributions.Beta(torch.tensor(a, dtype=F64), torch.tensor(b, dtype=F64)) for a, b in RATES]
+    torch.testing.assert_close(found[1], kl_divergence(*same))
+
+
+RATES = (([1e4, 2.0, 1.5], [2e4, 3.0, 900.0]), ([1e4, 1.0, 1.0], [2.1e4, 1.0, 1.0]))
 PATHS = ("DiagonalNormal", "FullNormal", "LowRankNormal", "Gamma", "LogNormal", "Beta", "Dirichlet", "LogisticNormal")
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 
+from .base import TensorDistribution
 from .special import HALF_LOG_2PI, log_binomial, log_gamma_draw, stirling_rest
-from .tensors import TensorDistribution
 
 
 class StudentT(TensorDistribution):
@@ -123,7 +123,8 @@ class Beta(TensorDistribution):
 @register_kl(Beta, Beta)
 def _kl_beta(q: Beta, p: Beta) -> Tensor:
     """log B(α', β') − log B(α, β) + (α − α') ψ(α) + (β − β') ψ(β) − (α + β − α' − β') ψ(α + β), p's with a stroke."""
-    a, b, c, d = q.concentration1, q.concentration0, p.concentration1, p.concentration0
+    dtype = q.concentration1.dtype  # in float64: log Γ of large numbers cancels
+    a, b, c, d = (t.double() for t in (q.concentration1, q.concentration0, p.concentration1, p.concentration0))
     normalisers = [u.lgamma() + v.lgamma() - (u + v).lgamma() for u, v in ((c, d), (a, b))]
     slopes = (a - c) * a.digamma() + (b - d) * b.digamma() - (a + b - c - d) * (a + b).digamma()
-    return normalisers[0] - normalisers[1] + slopes
+    return (normalisers[0] - normalisers[1] + slopes).to(dtype)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import constraints
 
+from .base import TensorDistribution
 from .special import log_binomial, log_poisson
-from .tensors import TensorDistribution
 
 
 class Poisson(TensorDistribution):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import constraints
 
-from .tensors import TensorDistribution
+from .base import TensorDistribution, uniform
 
 
 class Levels(constraints.Constraint):
@@ -171,7 +171,7 @@ class DiscretisedLogisticMixture(TensorDistribution):
         """A component for every pixel, then its channels in turn, each rounded to the nearest level."""
         lead, d = torch.Size(sample_shape) + self.batch_shape, -self.pixel_dim
         logits = self.logits.expand(lead + self.logits.shape[len(self.batch_shape) :])
-        gumbel = -(-self._uniform(logits).log()).log()
+        gumbel = -(-uniform(logits.shape, logits).log()).log()
         component = (logits + gumbel).argmax(d - 1, keepdim=True).unsqueeze(d - 2)  # [*lead, 1, 1, *pixels]
 
         def chosen(t: Tensor) -> Tensor:
@@ -183,16 +183,11 @@ class DiscretisedLogisticMixture(TensorDistribution):
         u = loc.new_zeros((*lead, 0, *loc.shape[d:]))
         for i in range(self.channels):
             m = self._given(u, loc, coefficients)
-            noise = self._uniform(m).logit() * log_scale.select(d - 2, i).clamp(max=60).exp()
+            noise = uniform(m.shape, m).logit() * log_scale.select(d - 2, i).clamp(max=60).exp()
             k = ((m + noise + 1) * ((self.levels - 1) / 2)).round().clamp(0, self.levels - 1)
             u = torch.cat([u, 2 * k / (self.levels - 1) - 1], d - 1)
         x = self._grid.value((u + 1) * ((self.levels - 1) / 2)).to(loc.dtype)
         return x.squeeze(d - 1) if self.flat else x
-
-    @staticmethod
-    def _uniform(like: Tensor) -> Tensor:
-        eps = torch.finfo(like.dtype).eps
-        return torch.rand_like(like).clamp(eps, 1 - eps)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log mass of the nearest levels."""

@@ -14,6 +14,7 @@ from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 
 from ..arguments import check_positive
+from .base import TensorDistribution, uniform
 
 TEMPERATURE = 2 / 3  # of Maddison et al. for a binary latent
 
@@ -21,12 +22,6 @@ TEMPERATURE = 2 / 3  # of Maddison et al. for a binary latent
 def check_temperature(who: str, temperature: Any) -> float:
     """The temperature as a float. Raises ValueError for what is no finite number above 0."""
     return check_positive(who, "temperature", temperature, "take one between 0.1 (nearly hard) and 1 (smooth)")
-
-
-def _uniform(shape: torch.Size, like: Tensor) -> Tensor:
-    """Uniform draws inside (0, 1), so that their logarithms are finite."""
-    eps = torch.finfo(like.dtype).eps
-    return torch.rand(shape, dtype=like.dtype, device=like.device).clamp(eps, 1 - eps)
 
 
 def _straight_through(hard: Tensor, soft: Tensor) -> Tensor:
@@ -63,7 +58,7 @@ class StraightThroughBernoulli(dist.Bernoulli):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Hard draws with the gradient of the relaxed ones."""
         shape = self._extended_shape(torch.Size(sample_shape))
-        score = self.logits + _uniform(shape, self.logits).logit()
+        score = self.logits + uniform(shape, self.logits).logit()
         return _straight_through((score > 0).to(score.dtype), (score / self.temperature).sigmoid())
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -101,7 +96,7 @@ class StraightThroughOneHotCategorical(dist.OneHotCategorical):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """One-hot draws with the gradient of the relaxed ones."""
         shape = self._extended_shape(torch.Size(sample_shape))
-        score = self.logits - (-_uniform(shape, self.logits).log()).log()
+        score = self.logits - (-uniform(shape, self.logits).log()).log()
         hard = torch.zeros_like(score).scatter(-1, score.argmax(-1, keepdim=True), 1.0)
         return _straight_through(hard, (score / self.temperature).softmax(-1))
 
@@ -117,7 +112,7 @@ class StraightThroughOneHotCategorical(dist.OneHotCategorical):
         return (value * self.logits).sum(-1)
 
 
-class RelaxedBernoulli(dist.TorchDistribution):
+class RelaxedBernoulli(TensorDistribution):
     """The binary Concrete distribution: z = σ(y), y = (l + logistic noise) / t, l the logit, t the temperature.
 
         log p(z) = log t + log σ(d) + log σ(−d) − log z(1 − z),    d = l − t y,    y = log(z / (1 − z))
@@ -152,18 +147,10 @@ class RelaxedBernoulli(dist.TorchDistribution):
         self.logits, self.temperature = logits, temperature
         super().__init__(logits.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        """The same distribution for every element of a larger batch shape."""
-        new = self._get_checked_instance(RelaxedBernoulli, _instance)
-        new.logits, new.temperature = self.logits.expand(torch.Size(batch_shape)), self.temperature
-        super(RelaxedBernoulli, new).__init__(torch.Size(batch_shape), validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draws in (0, 1)."""
         shape = self._extended_shape(torch.Size(sample_shape))
-        score = self.logits + _uniform(shape, self.logits).logit()
+        score = self.logits + uniform(shape, self.logits).logit()
         return (score / self.temperature).sigmoid().clamp(self.LOW, self.HIGH)
 
     def log_prob(self, value: Tensor) -> Tensor:

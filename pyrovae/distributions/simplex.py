@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -12,25 +12,20 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, constraints, kl_divergence
 from torch.distributions.kl import register_kl
 
-from .base import Broadcasting
-
-
-def _shares(concentration: Tensor) -> Tensor:
-    """Gamma draws over their sum, [..., L] -> [..., L]: Dirichlet, with the implicit gradient of each gamma.
-
-    torch's own sampler of the Dirichlet has no form for tensors without numbers, which placement is tested with.
-    """
-    gamma = torch._standard_gamma(concentration).clamp(min=torch.finfo(concentration.dtype).tiny)
-    return gamma / gamma.sum(-1, keepdim=True)
+from .base import Broadcasting, uniform
+from .special import log_gamma_draw
 
 
 class Dirichlet(dist.Dirichlet):
-    """torch's distribution, with draws from gammas."""
+    """torch's distribution, with draws that are the shares of gamma draws.
+
+    torch's own sampler has no form for tensors without numbers, which placement is tested with.
+    """
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draws with their gradient."""
-        shape = self._extended_shape(torch.Size(sample_shape))
-        return _shares(self.concentration.expand(shape)).clamp(min=torch.finfo(self.concentration.dtype).tiny)
+        """Draws with their gradient, that of each gamma."""
+        log_gamma = log_gamma_draw(self.concentration.expand(self._extended_shape(torch.Size(sample_shape))))
+        return log_gamma.softmax(-1).clamp(min=torch.finfo(log_gamma.dtype).tiny)
 
 
 class LogisticNormal(Broadcasting):
@@ -86,9 +81,12 @@ class RelaxedOneHotCategorical(Broadcasting):
 
         log p(z) = log (C − 1)! + (C − 1) log t + Σ_c (l_c − t log z_c − log z_c) − C log Σ_c e^{l_c − t log z_c}
 
-    A component of a draw below the smallest normal number is set to it. At temperatures of 0.3 and more that takes a
-    gap of 26 in l plus noise in float32, and what is so rare does not count; towards 0 it is the rule, and log p(z) is
-    then that of another z. The density is one for z_1 … z_{C−1}.
+    A component of a draw below ε, the smallest normal number, is set to it, and ε has the mass below instead of a
+    density: with the sum Σ_c (l_c − t log z_c − log z_c) over the components above ε alone, and their number in the
+    place of C, the formula is the density of these, times the probability that the others are below. At a low
+    temperature, or with logits far apart, that is the rule: sampler and log probabilities agree there as well, and
+    the limit t → 0 is the categorical distribution. The step from density to mass is not seen by a pathwise gradient.
+    The density is one for z_1 … z_{C−1}.
     Reference: Maddison, Mnih and Teh, "The Concrete distribution", 2017.
 
     Args:
@@ -113,18 +111,12 @@ class RelaxedOneHotCategorical(Broadcasting):
         return self._draw(self._extended_shape(torch.Size(sample_shape)))
 
     def _draw(self, shape: torch.Size) -> Tensor:
-        eps = torch.finfo(self.logits.dtype).eps
-        uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device).clamp(eps, 1 - eps)
-        score = self.logits - (-uniform.log()).log()
+        score = self.logits - (-uniform(shape, self.logits).log()).log()
         return (score / self.temperature).softmax(-1).clamp(min=self.tiny)
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        log_z, many = value.clamp(min=self.tiny).log(), self.logits.shape[-1]
+        inside, log_z = value > self.tiny, value.clamp(min=self.tiny).log()
         score = self.logits - self.temperature * log_z
-        constant = math.lgamma(many) + (many - 1) * math.log(self.temperature)
-        return constant + (score - log_z).sum(-1) - many * score.logsumexp(-1)
-
-
-def positive(raw: Any, least: float) -> Tensor:
-    """A parameter above `least` from any number: least + log(1 + e^raw)."""
-    return torch.nn.functional.softplus(raw) + least
+        many = inside.sum(-1).to(log_z.dtype)
+        constant = many.lgamma() + (many - 1) * math.log(self.temperature)
+        return constant + (score - log_z).where(inside, 0.0).sum(-1) - many * score.logsumexp(-1)

@@ -13,8 +13,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions.kl import register_kl
 
-from .base import Broadcasting
-from .relaxed import _uniform
+from .base import Broadcasting, uniform
 
 
 def unit(y: Tensor) -> Tensor:
@@ -198,7 +197,7 @@ class VonMisesFisher(Broadcasting):
     def _radial(self, shape: torch.Size) -> Tensor:
         """t by rejection: T = tanh u is the first of the coordinates of a uniform direction in L dimensions."""
         n, k, peak = self.event_shape[0] - 1, self.concentration[..., None], self._peak()[..., None]
-        radius, angle, level = _uniform(torch.Size((3, *shape, _sizes(k)[1])), k)
+        radius, angle, level = uniform((3, *shape, _sizes(k)[1]), k)
         log_out = 2 * radius.log() / (n - 1)  # of 1 − r², r the length of two coordinates; r = 1 for L = 2
         r = (-torch.expm1(log_out)).sqrt()
         inner = log_out.exp() / (1 + r)  # 1 − r

@@ -12,6 +12,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..program import Densities, Site, check_particles, densities, evaluating, home, seeded, unwrapped
+from ..program.checks import takes_missing
 from ..program.compile import Compile, Fast, check_compile, choose_level
 from ..program.modes import counting
 from ..progress import bar as progress_bar
@@ -192,9 +193,10 @@ def evaluate(
 
 
 def levelled(d: Densities, x: Tensor) -> int | None:
-    """The numbers of a datum where all that is observed is on levels, which have a mass; else None."""
-    on_levels = all(hasattr(unwrapped(site.distribution), "levels") for site in d.likelihood.values())
-    return math.prod(x.shape[1:]) if on_levels else None
+    """The numbers of a datum where all of them are observed and on levels, which have a mass; else None."""
+    sites = [site.distribution for site in d.likelihood.values()]
+    whole = all(hasattr(unwrapped(p), "levels") and not takes_missing(p) for p in sites)
+    return math.prod(x.shape[1:]) if whole else None
 
 
 def _fast(function: Any, vae: Any, batch: Tensor, compile: Compile, times: int) -> Any:

@@ -61,10 +61,13 @@ def check_parts(prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -
         )
 
 
-def build_part(cls: Any, options: dict[str, Any], *first: Any) -> nn.Module:
-    """A part from its first arguments and its options. Raises ValueError for options that it does not take."""
+def build_part(cls: Any, options: dict[str, Any], *first: Any) -> Any:
+    """What a part's class, or a class method of it, makes of its first arguments and the part's options.
+
+    Raises ValueError for options that it does not take.
+    """
     try:
         return cls(*first, **options)
     except TypeError as error:
-        who = getattr(cls, "__self__", cls).__name__  # a class, or a class method of it
+        who = getattr(cls, "__self__", cls).__name__
         raise ValueError(f"{who} does not take these options: {error}") from error

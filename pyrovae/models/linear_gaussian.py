@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Independent, LowRankMultivariateNormal, MultivariateNormal, Normal
 
+from ..attached import attach
 from ..config import Configured, nearest
 from ..networks import MLP, Chain, Standardise, as_event
 from ..posteriors import Posterior
@@ -73,6 +74,7 @@ class LinearGaussian(Configured, nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
         self.log_scale = nn.Parameter(torch.zeros(() if noise == "isotropic" else features))
         self.prior, self.posterior = StandardNormal(latent), posterior
+        attach(self)
 
     def model(self, x: Tensor) -> None:
         """p(z) p(x | z); x: [B, *event]."""
@@ -186,7 +188,7 @@ class LinearGaussian(Configured, nn.Module):
         q = None
         if posterior != "exact":
             part, options = find_part(cls, "posterior", posterior, Posterior)
-            q = build_part(part, options, Chain(centre, MLP(event, part.code(latent, **options), hidden=[])))
+            q = build_part(part, options, Chain(centre, MLP(event, build_part(part.code, options, latent), hidden=[])))
         model = cls(event, latent, noise, q)
         with torch.no_grad():
             model.weight.mul_(centre.scale)

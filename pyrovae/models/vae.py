@@ -105,7 +105,13 @@ class VAE(Configured, nn.Module):
         r_options = with_data(r, r_options, data)
         event = list(data.event_shape)
         encoder, decoder = pair(
-            network, event, q.code(latent, **q_options), latent, r.decoded(event, **r_options), hidden, activation
+            network,
+            event,
+            build_part(q.code, q_options, latent),
+            latent,
+            build_part(r.decoded, r_options, event),
+            hidden,
+            activation,
         )
         some = next(data.batches("train", 10_000, shuffle=False))
         missing = getattr(data, "missing", False)

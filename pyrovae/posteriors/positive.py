@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pyro.distributions as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..distributions import continuous
-from ..distributions.simplex import positive
 from .base import Posterior
 
 LEAST = 0.2  # concentration: below it draws of float32 underflow
 SMALL = 1e-3  # the least scale or rate
+
+
+def positive(raw: Tensor, least: float) -> Tensor:
+    """A parameter above `least` from any number: least + log(1 + e^raw)."""
+    return F.softplus(raw) + least
 
 
 class _TwoEach(Posterior):

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ..distributions import simplex
 from ..distributions.relaxed import TEMPERATURE, check_temperature
-from ..distributions.simplex import positive
 from .base import Posterior
-from .positive import LEAST
+from .positive import LEAST, positive
 
 
 class Dirichlet(Posterior):
@@ -72,7 +71,7 @@ class RelaxedOneHotCategorical(Posterior):
 
     Args:
         network: an encoder from the event shape of x to [L].
-        temperature: above 0; towards 0 draws become one-hot. Below 0.3 see
+        temperature: above 0; towards 0 draws become one-hot, and a pathwise gradient the more biased: see
             `pyrovae.distributions.simplex.RelaxedOneHotCategorical`.
 
     >>> import torch

@@ -84,7 +84,7 @@ class RelaxedOneHotCategorical(_Simplex):
 
     Args:
         latent: number of categories L, at least 2.
-        temperature: above 0; see `pyrovae.distributions.simplex.RelaxedOneHotCategorical` for those below 0.3.
+        temperature: above 0; towards 0 the choice becomes hard.
 
     Raises:
         ValueError: for less than two categories, or a temperature that is no number above 0.
