@@ -11,7 +11,7 @@ import torch.nn as nn
 from pieces import EVENT, F64, NETWORKS, PAIRS, Toy, small_data, small_vae
 
 import pyrovae as pv
-from pyrovae import likelihoods, networks, priors
+from pyrovae import likelihoods, networks, posteriors, priors
 from pyrovae.config import construct, describe
 
 
@@ -85,7 +85,21 @@ def test_describe_follows_a_swapped_part():
     assert construct(describe(vae)).prior.temperature == 0.3
 
 
+def vae_of(prior, decoder, encoder):
+    """A VAE whose parts are for so many latents each."""
+    likelihood = likelihoods.Bernoulli(networks.MLP([decoder], [4]))
+    return pv.models.VAE(
+        priors.StandardNormal(prior), likelihood, posteriors.DiagonalNormal(networks.MLP([4], [2 * encoder]))
+    )
+
+
 MESSAGES = {
+    "latent sizes, prior": (
+        lambda: vae_of(3, 2, 2),
+        r"got StandardNormal has 3, Bernoulli has 2, DiagonalNormal has 2; build the prior",
+    ),
+    "latent sizes, decoder": (lambda: vae_of(2, 3, 2), r"StandardNormal has 2, Bernoulli has 3, DiagonalNormal has 2"),
+    "latent sizes, encoder": (lambda: vae_of(2, 2, 3), r"StandardNormal has 2, Bernoulli has 2, DiagonalNormal has 3"),
     "latent": (lambda: priors.StandardNormal(-1), r"StandardNormal expects at least one .* got latent=-1"),
     "scale": (lambda: likelihoods.Normal(nn.Identity(), scale=-0.5), r"Normal expects a positive scale, got -0.5"),
     "scale, nan": (lambda: likelihoods.Normal(nn.Identity(), scale=math.nan), r"Normal expects a positive scale"),

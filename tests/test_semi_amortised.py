@@ -198,3 +198,10 @@ def test_refuses_to_stand_alone():
 def test_refuses(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         posteriors.SemiAmortised(small_network(EVENT, [4]), **options)
+
+
+def test_in_a_linear_gaussian():
+    """That model attaches its posterior, too."""
+    x = torch.randn(20, 3)
+    vae = pv.models.LinearGaussian.build(x, latent=2, posterior="SemiAmortised")
+    assert torch.isfinite(pv.densities(vae, x, 2).log_weight).all()
