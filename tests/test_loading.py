@@ -188,8 +188,9 @@ def test_rows_that_are_announced_are_whole_and_start_at_a_page(monkeypatch):
 
 
 SCRIPT = """
-import sys, time, numpy as np, torch
+import signal, sys, time, numpy as np, torch
 from pyrovae import data
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 data.dataset.AHEAD_BYTES = 0
 d = data.load(sys.argv[1])
 batches = d.batches("train", 8, shuffle=True)
