@@ -9,12 +9,14 @@ __version__ = "0.1.0"
 from . import data, lab, likelihoods, models, networks, objectives, plots, posteriors, priors
 from .arviz import pareto_k, to_datatree
 from .evaluation import anneal, decode, encode, evaluate, generate, interpolate, reconstruct, traverse
+from .guides import Program, amortize
 from .objectives.pyro_elbo import to_pyro
-from .program import Program, densities
+from .program import densities
 from .training import fit, load, save
 
 __all__ = [
     "Program",
+    "amortize",
     "anneal",
     "data",
     "decode",

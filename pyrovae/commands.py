@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import sys
 from pathlib import Path
@@ -12,12 +13,23 @@ from torch import Tensor
 
 from . import data as data_room
 from . import evaluation, lab
-from .config import class_path, construct, find_class
+from .config import class_path, construct
 from .data import Dataset
 from .evaluation.arguments import check_count
+from .guides import Amortised, Program, amortize
 from .lab.contenders import USUAL, contenders, split_objectives
 from .lab.evidence import check_reference
-from .options import COMPARE, EVENT_SHAPE, Parser, model_options, read_compare, read_run, read_train
+from .options import (
+    COMPARE,
+    EVENT_SHAPE,
+    Parser,
+    find_model,
+    has_guide,
+    model_options,
+    read_compare,
+    read_run,
+    read_train,
+)
 from .program import seeded
 from .program.compile import COMPILE, Compile
 from .training import Fit, RunFolder, fit, load, save
@@ -55,7 +67,8 @@ def train(words: list[str]) -> int:
     objective = construct(settings["objective"], "objective") if settings["objective"] else None
     if crew.main:
         by = f", {crew.size} processes" if crew.size > 1 else ""
-        print(f"{type(vae).__name__} on {data.name}: {_sizes(data)}; {_count(vae):,} parameters{by} -> {folder.path}")
+        print(f"{_name(settings)} on {data.name}: {_sizes(data)}; {_count(vae):,} parameters{by} -> {folder.path}")
+        _print_guide(vae)
     kept = settings | {EVENT_SHAPE: list(data.event_shape)}
     options = {k: settings[k] for k in FIT} | scale
     run = fit(vae, data, objective, run_dir=folder.path, resume=resume, settings=kept, **options)
@@ -184,10 +197,10 @@ def _trained(settings: dict[str, Any]) -> tuple[Any, Dataset, Path]:
     kept = {k: v for k, v in settings.items() if k not in COMPARE} | {EVENT_SHAPE: list(data.event_shape)}
     if settings["epochs"] == 0:
         save(vae, path, kept)
-        print(f"{type(vae).__name__} on {data.name}, not trained -> {path}")
+        print(f"{_name(settings)} on {data.name}, not trained -> {path}")
         return vae.to(device), data, path
     objective = construct(settings["objective"], "objective") if settings["objective"] else None
-    print(f"{type(vae).__name__} on {data.name}, trained for {settings['epochs']} epochs first -> {path}")
+    print(f"{_name(settings)} on {data.name}, trained for {settings['epochs']} epochs first -> {path}")
     run = fit(vae, data, objective, run_dir=path, settings=kept, **{k: settings[k] for k in FIT})
     if run.interrupted:
         print(f"stopped in the training; go on with: pyrovae train --resume --run_dir {path}")
@@ -215,12 +228,23 @@ def load_data(settings: dict[str, Any]) -> Dataset:
 
 
 def build_model(settings: dict[str, Any], data: Dataset) -> Any:
-    """The model that settings name: its `build(data, ...)` where it has one, else its constructor."""
-    cls: Any = find_class(settings["model"], torch.nn.Module, "pyrovae.models")
-    options = {k: settings[k] for k in model_options(cls) if settings.get(k) is not None}
-    if hasattr(cls, "build"):
-        return cls.build(data, **options)
-    return construct({"class_path": class_path(cls), "init_args": options})
+    """The model that settings name: its `build(data, ...)` where it has one, else its constructor, or a function.
+
+    One without a guide gets one from `amortize`, and both are a Program.
+    """
+    story = find_model(settings["model"])
+    options = {k: settings[k] for k in model_options(story) if settings.get(k) is not None}
+    if inspect.isfunction(story):
+        model = story
+    elif hasattr(story, "build"):
+        model = story.build(data, **options)
+    else:
+        model = construct({"class_path": class_path(story), "init_args": options})
+    if has_guide(story):
+        return model
+    program = Program(model, amortize(model, data, **settings["guide"]))
+    program.bear(next(data.batches("train", 1, shuffle=False)))
+    return program
 
 
 def report(
@@ -248,7 +272,11 @@ def report(
     bits = ev.bits_per_dimension
     error = f"± {ev.log_evidence_mean_error:.2f} over the data,"
     rows = [
-        ("log evidence", f"{ev.log_evidence_mean:.2f}", f"nats per datum {error} {particles:,} particles"),
+        (
+            "log predictive" if ev.global_latents else "log evidence",
+            f"{ev.log_evidence_mean:.2f}",
+            f"nats per datum {error} {particles:,} particles",
+        ),
         *([] if bits is None else [("bits per dimension", f"{bits:.3f}", f"of {ev.dimensions:,} dimensions")]),
         ("ELBO", f"{figures['elbo']:.2f}", "nats per datum"),
         ("rate", f"{figures['rate']:.2f}", "nats per datum: KL(q(z|x) ‖ p(z))"),
@@ -258,6 +286,8 @@ def report(
     if run is not None:
         rows.append(("training", f"{metrics['training']['seconds']:.1f}", f"seconds, {len(run.rows)} epochs"))
     print(f"\n{data.name}, {split}: {len(x):,} data")
+    if ev.global_latents:
+        print(f"  (under q of {', '.join(ev.global_latents)}, which all data have in common)")
     width = max(13, *(len(name) + 1 for name, _, _ in rows))
     for name, value, unit in rows:
         print(f"  {name:<{width}}{value:>10}  {unit}")
@@ -297,7 +327,18 @@ def _same_data(settings: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 def _free_folder(settings: dict[str, Any]) -> Path:
-    return _free(Path("runs") / f"{settings['model'].rpartition(':')[2]}-{Path(settings['data']).stem}".lower())
+    return _free(Path("runs") / f"{_name(settings)}-{Path(settings['data']).stem}".lower())
+
+
+def _name(settings: dict[str, Any]) -> str:
+    return settings["model"].rpartition(":")[2]
+
+
+def _print_guide(vae: Any) -> None:
+    """Says what was derived, where a guide was."""
+    for guide in vae.modules():
+        if isinstance(guide, Amortised):
+            print(f"guide derived from the model: {guide}")
 
 
 def _free(path: Path) -> Path:

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,20 @@ def load_class(path: str) -> type:
 
     Raises ValueError where the file, the module or the class is not there, with the nearest match.
     """
+    return _load(path, "a class", inspect.isclass)
+
+
+def load_function(path: str) -> Callable[..., Any]:
+    """The function behind `FILE.py:name` or `package.module.name`. Raises ValueError as `load_class`."""
+    return _load(path, "a function", inspect.isfunction)
+
+
+def load_story(path: str) -> Any:
+    """The class or function behind `FILE.py:name`. Raises ValueError as `load_class`."""
+    return _load(path, "a class or a function", lambda found: inspect.isclass(found) or inspect.isfunction(found))
+
+
+def _load(path: str, what: str, is_one: Callable[[Any], bool]) -> Any:
     if ".py:" in path:
         file, _, name = path.rpartition(":")
         module = _load_file(Path(file))
@@ -62,10 +76,10 @@ def load_class(path: str) -> type:
         except (ImportError, ValueError) as error:
             raise ValueError(f"cannot import {path!r}: {error}") from error
     found = getattr(module, name, None)
-    if not inspect.isclass(found):
+    if not is_one(found):
         package = module.__name__.partition(".")[0]
-        classes = [k for k, v in vars(module).items() if inspect.isclass(v) and v.__module__.startswith(package)]
-        raise ValueError(f"{path!r} is not a class; {nearest(name, classes)}")
+        known = [k for k, v in vars(module).items() if is_one(v) and v.__module__.startswith(package)]
+        raise ValueError(f"{path!r} is not {what}; {nearest(name, known)}")
     return found
 
 
@@ -92,8 +106,8 @@ def _load_file(path: Path) -> Any:
     return module
 
 
-def class_path(cls: type) -> str:
-    """The inverse of `load_class`: dotted for installed code, `FILE.py:Class` for a user's file or script."""
+def class_path(cls: Any) -> str:
+    """The inverse of `load_class` and `load_function`: dotted, or `FILE.py:Name` for a user's file or script."""
     module = sys.modules[cls.__module__]
     room = ".".join(cls.__module__.split(".")[:2])  # ours by the public name, which stays when files are split
     if cls.__module__.startswith("pyrovae.") and getattr(sys.modules[room], cls.__qualname__, None) is cls:
@@ -113,6 +127,8 @@ def describe(value: Any, who: str = "model") -> Any:
         return [describe(v, f"{who}[{i}]") for i, v in enumerate(value)]
     if isinstance(value, dict):
         return {k: describe(v, f"{who}.{k}") for k, v in value.items()}
+    if inspect.isfunction(value) and "<" not in value.__qualname__:
+        return {"function_path": class_path(value)}
     if "_arguments" not in getattr(value, "__dict__", {}):
         raise ValueError(
             f"{who} is a {type(value).__name__}, which pyrovae cannot rebuild from a config; build it inside a class "
@@ -121,7 +137,7 @@ def describe(value: Any, who: str = "model") -> Any:
     arguments = {}
     for name, argument in value.__dict__["_arguments"].items():
         current = getattr(value, name, argument)  # a part swapped after construction is the one to write down
-        part = current if isinstance(argument, nn.Module) else argument
+        part = current if isinstance(argument, nn.Module) and isinstance(current, nn.Module) else argument
         arguments[name] = describe(part, f"{who}.{name}")
     return {"class_path": class_path(type(value)), "init_args": arguments}
 
@@ -135,6 +151,8 @@ def construct(spec: Any, who: str = "model") -> Any:
         return [construct(v, f"{who}[{i}]") for i, v in enumerate(spec)]
     if not isinstance(spec, dict):
         return spec
+    if "function_path" in spec:
+        return load_function(spec["function_path"])
     if "class_path" not in spec:
         return {k: construct(v, f"{who}.{k}") for k, v in spec.items()}
     cls = load_class(spec["class_path"])

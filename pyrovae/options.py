@@ -15,8 +15,9 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from . import likelihoods, objectives, posteriors, priors
-from .config import class_path, find_class, load_class, nearest
+from .config import class_path, find_class, load_class, load_story, nearest
 from .data.sources import SOURCES
+from .guides import amortize
 from .training import RunFolder, fit
 from .training.run_folder import ARCHITECTURE
 from .training.schedules import SCHEDULES
@@ -115,7 +116,7 @@ def read_train(words: list[str], command: str = "train", add: Callable[[Parser],
     config = _configured(words)
     if given:
         config["model"] = given[0]
-    cls = _find_model(config.setdefault("model", "VAE"))
+    cls = find_model(config.setdefault("model", "VAE"))
     for option in PARTS:
         named = _value(words, f"--{option}", take=True)
         known = config.get(option)
@@ -199,8 +200,16 @@ def _value(words: list[str], option: str, take: bool = False) -> str | None:
     return None
 
 
-def _find_model(name: str) -> Any:
-    return find_class(name, nn.Module, "pyrovae.models")
+def find_model(name: str) -> Any:
+    """A model class by name, or a class or plain function in a user's file. Raises ValueError."""
+    if "." not in name or not inspect.isfunction(found := load_story(name)):
+        return find_class(name, nn.Module, "pyrovae.models")
+    return found
+
+
+def has_guide(story: Any) -> bool:
+    """Whether a model class brings its guide; one is derived for others, and for plain functions."""
+    return callable(getattr(story, "guide", None))
 
 
 def _resolve(option: str, value: Any) -> Any:
@@ -229,18 +238,21 @@ def train_parser(cls: Any, words: Sequence[str] = (), command: str = "train") ->
     told = (inspect.getdoc(cls) or "").splitlines()[0] if cls.__doc__ else ""
     parser = Parser(
         prog=f"pyrovae {command}",
-        usage=f"pyrovae {command} [{'RUN | ' if command == 'compare' else ''}NAME | FILE.py:CLASS] [options]",
+        usage=f"pyrovae {command} [{'RUN | ' if command == 'compare' else ''}NAME | FILE.py:NAME] [options]",
         description=f"{command.capitalize()} {cls.__name__}: {told}",
     )
     parser.add_argument("--config", action="config", help="a YAML file of settings; options override it")
     parser.add_argument("--model", default="VAE", help="the model, which may also be the first word")
     _add_data(parser)
-    builder = getattr(cls, "build", cls)
-    names = [n for n in inspect.signature(builder).parameters if n not in ("data", "self")]
-    if hasattr(cls, "build"):
+    names = model_options(cls)
+    if inspect.isfunction(cls):
+        pass
+    elif hasattr(cls, "build"):
         parser.add_method_arguments(cls, "build", skip={"data", *PARTS}, fail_untyped=False)
     else:
         parser.add_class_arguments(cls, skip=set(PARTS), fail_untyped=False)
+    if not has_guide(cls):
+        parser.add_function_arguments(amortize, "guide", skip={"model", "x"})
     for option, (base, _, filled) in PARTS.items():
         if option in words and option in names:
             parser.add_argument(f"--{option}", type=str)
@@ -335,6 +347,8 @@ def read_run(command: str, words: list[str], add: Callable[[Parser], Any]) -> di
 
 
 def model_options(cls: Any) -> list[str]:
-    """Names of the options that a model class takes from the command line."""
+    """Names of the options that a model class takes from the command line; a plain function takes none."""
+    if inspect.isfunction(cls):
+        return []
     parameters = inspect.signature(getattr(cls, "build", cls)).parameters.values()
     return [p.name for p in parameters if p.name not in ("data", "self") and p.kind is not p.VAR_KEYWORD]

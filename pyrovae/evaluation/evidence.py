@@ -72,6 +72,8 @@ class Evaluation(Evidence):
         latent_units: how many there are.
         particles: K.
         seed: of the draws.
+        global_latents: names of the latents θ outside of the data plate; where there are any, log_evidence is the log
+            predictive density log E_q(θ) p(x | θ).
     """
 
     elbo: Tensor
@@ -81,6 +83,7 @@ class Evaluation(Evidence):
     latent_units: int
     particles: int
     seed: int
+    global_latents: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Means over the data with their errors and protocol, as plain numbers; an error that is undefined is None.
@@ -120,6 +123,9 @@ def evaluate(
 
         log p̂(x) = log 1/K Σ_k p(x, z_k) / q(z_k | x),    z_k ~ q(z | x)
 
+    Where the model has latents θ outside of the data plate, draws θ_k ~ q(θ) are part of each particle, and this is
+    the log predictive density log E_q(θ) p(x | θ) of a datum on its own; ELBO, rate and distortion are those given θ.
+
     Memory does not grow with the particles: they come in chunks, and exactly K are drawn whatever the chunks.
     Evaluation mode, no gradients, batch-norm statistics untouched.
 
@@ -133,7 +139,7 @@ def evaluate(
 
     Raises:
         ValueError: for no data or none that are a tensor, a number of particles that is none, data outside the
-            likelihood's support, or a program with a latent outside the data plate.
+            likelihood's support, or a model that observes something outside of the data plate.
 
     Reference: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", 2016.
 
@@ -154,14 +160,15 @@ def evaluate(
     def sums_of(batch: Tensor, k: int = chunk) -> tuple[Tensor, ...]:
         return _sums(densities(vae, batch, k))
 
-    run, sums, dimensions = sums_of, [], None
+    run, sums, dimensions, shared = sums_of, [], None, []
     bar = progress_bar(len(x) * particles, progress, "particle", unit_scale=True, desc="evaluate")
     with bar, evaluating(vae), seeded(seed, device):
         for batch in x.split(size):
             batch = batch.to(device, dtype)
             with pyro.validation_enabled(True):
                 one = densities(vae, batch)
-                one.local_only("evaluate")
+                _check_observed(one)
+                shared = [name for name, site in one.posterior.items() if not site.local]
                 dimensions = levelled(one, batch)
             total = None
             with pyro.validation_enabled(False):
@@ -189,7 +196,18 @@ def evaluate(
         particles=particles,
         seed=seed,
         dimensions=dimensions,
+        global_latents=tuple(shared),
     )
+
+
+def _check_observed(d: Densities) -> None:
+    """Refuse observations of the whole data set: no datum has a share in their density. Raises ValueError."""
+    outside = [name for name, site in d.likelihood.items() if not site.local]
+    if outside:
+        raise ValueError(
+            f"evaluate gives figures per datum, and observed site {outside[0]!r} is outside of plate 'data'; move it "
+            "into the plate"
+        )
 
 
 def levelled(d: Densities, x: Tensor) -> int | None:
@@ -218,7 +236,7 @@ def _sums(d: Densities) -> tuple[Tensor, ...]:
         d.log_weight.sum(0),
         rate.sum(0),
         -d.log_likelihood.sum(0),
-        torch.cat([_centre(site) for site in d.posterior.values()], -1),
+        torch.cat([_centre(site) for site in d.posterior.values() if site.local], -1),
     )
 
 

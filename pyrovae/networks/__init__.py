@@ -4,7 +4,7 @@ from .base import ACTIVATIONS, Chain, Network, Standardise, as_event, input_shap
 from .dense import MLP, Gated
 from .images import Conv, ResNet, ResNetDecoder, TransposedConv
 from .masked import MADE
-from .pair import KINDS, pair
+from .pair import KINDS, encoder, pair
 from .sequences import GRU, GRUDecoder, Transformer, TransformerDecoder
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "TransformerDecoder",
     "TransposedConv",
     "as_event",
+    "encoder",
     "input_shape",
     "output_shape",
     "over_leading",

@@ -123,11 +123,12 @@ def input_shape(network: nn.Module) -> tuple[int, ...] | None:
 class Standardise(Configured, nn.Module):
     """(x − loc) / scale: centres every element of the data, and puts them in the range that networks like.
 
-    `loc` [*event] and `scale` [] are buffers: fixed in training, kept with the weights.
+    `loc` [*event] and `scale` [], or [*event], are buffers: fixed in training, kept with the weights.
 
     Args:
         event: shape of the data.
         missing: a NaN becomes 0, where the mean is: zero imputation.
+        each: a scale for each element, for features that are measured in different units.
 
     Reference: Mattei and Frellsen, "MIWAE: deep generative modelling and imputation of incomplete data sets", 2019.
     """
@@ -135,12 +136,12 @@ class Standardise(Configured, nn.Module):
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, event: Shape, missing: bool = False) -> None:
+    def __init__(self, event: Shape, missing: bool = False, each: bool = False) -> None:
         super().__init__()
         self.event = as_event(self, "event", event)
-        self.missing = missing
+        self.missing, self.each = missing, each
         self.register_buffer("loc", torch.zeros(self.event))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("scale", torch.ones(self.event if each else ()))
 
     def to_data(self, x: Tensor, rescale: bool) -> Standardise:
         """Takes loc from some data [N, *event], and scale from their deviation where asked: of what is observed."""
@@ -148,7 +149,10 @@ class Standardise(Configured, nn.Module):
         self.loc.copy_(mean(x, 0))
         if self.missing:
             self.loc.nan_to_num_()  # an element that none of these data has
-        if rescale:
+        if rescale and self.each:
+            scale = mean((x - self.loc).square(), 0).sqrt()
+            self.scale.copy_(torch.where(scale > 0, scale, 1.0))  # NaN, of what none has, among the rest
+        elif rescale:
             self.scale.copy_(mean((x - self.loc).square()).sqrt().clamp(min=1e-6))
         return self
 

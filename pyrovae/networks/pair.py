@@ -59,16 +59,28 @@ def pair(
     >>> type(encoder).__name__, type(decoder).__name__
     ('GRU', 'GRUDecoder')
     """
-    if network not in KINDS:
-        raise ValueError(f"unknown network {network!r}; {nearest(str(network), KINDS)}")
-    kind = KINDS[network]
+    kind = _kind(network)
     widths = kind.hidden if hidden is None else hidden
-    encoder = kind.encoder(event, code, **_options(kind.encoder, network, widths, activation))
     inwards = "channels" in inspect.signature(kind.decoder).parameters  # else in the order of its layers
     options = _options(kind.decoder, network, widths if inwards else widths[::-1], activation)
     if "steps" in inspect.signature(kind.decoder).parameters:
         options["steps"] = event[0]
-    return encoder, kind.decoder([latent], decoded, **options)
+    return encoder(network, event, code, widths, activation), kind.decoder([latent], decoded, **options)
+
+
+def encoder(
+    network: str, event: Shape, code: Shape, hidden: Sequence[int] | None = None, activation: str | None = None
+) -> Network:
+    """The encoder event -> code of one kind. Arguments and errors are those of `pair`."""
+    kind = _kind(network)
+    widths = kind.hidden if hidden is None else hidden
+    return kind.encoder(event, code, **_options(kind.encoder, network, widths, activation))
+
+
+def _kind(network: str) -> Kind:
+    if network not in KINDS:
+        raise ValueError(f"unknown network {network!r}; {nearest(str(network), KINDS)}")
+    return KINDS[network]
 
 
 def _options(cls: type[Network], network: str, widths: Sequence[int], activation: str | None) -> dict[str, Any]:

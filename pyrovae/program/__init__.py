@@ -1,7 +1,6 @@
-"""Pyro programs: log densities of one, plain functions as one, states to run one in."""
+"""Pyro programs: log densities of one, its graph, states to run one in."""
 
 from .checks import check_particles, check_repeatable, plain_errors
-from .functions import Program
 from .handlers import AtMean, Detached, ObservedAtMean, Unobserved, Values
 from .modes import evaluating, home, seeded
 from .run import GenerativeProgram, densities, guide_sites
@@ -13,7 +12,6 @@ __all__ = [
     "Detached",
     "GenerativeProgram",
     "ObservedAtMean",
-    "Program",
     "Site",
     "Unobserved",
     "Values",

@@ -1,16 +1,21 @@
-"""Plain Pyro functions as a module that keeps their parameters to itself."""
+"""A model and a guide that are given apart, as a program: plain functions, modules, or a model alone."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
+import torch
 import torch.nn as nn
 from pyro import poutine
 from torch import Tensor
 from torch.distributions import constraints, transform_to
+
+from ..config import Configured
+from ..program import evaluating
+from .derive import amortize
 
 _MODULE_CODE = pyro.primitives.module.__code__
 _RESERVED = {"", *dir(nn.ParameterDict()), *dir(nn.ModuleDict())}
@@ -22,15 +27,19 @@ def _key(name: str) -> str:
     return f"{key}%" if key in _RESERVED else key
 
 
-class Program(nn.Module):
-    """A model and a guide written as plain functions with `pyro.module` and `pyro.param`.
+class Program(Configured, nn.Module):
+    """A model and a guide that are given apart: plain functions with `pyro.module` and `pyro.param`, or modules.
 
     Their parameters live here and not in Pyro's global store, so two programs with equal names train side by side.
-    Parameters come into being when the functions first run, as with Pyro, on the device of x.
+    Those of functions come into being when these first run, as with Pyro, on the device of x.
 
     Args:
-        model: p(x, z), a function of x with a plate named "data".
-        guide: q(z | x), likewise.
+        model: p(x, z), a function of x with a plate named "data", or a module with such a `model(x)`.
+        guide: q(z | x), likewise; None for one that `pyrovae.amortize` derives from the model at the first data.
+        event: shape of a datum, for parameters that come into being at once; None for those of the first data.
+
+    Raises:
+        ValueError: for what is no function of x.
 
     >>> import pyro, pyro.distributions as dist, torch, pyrovae as pv
     >>> def model(x):
@@ -48,24 +57,47 @@ class Program(nn.Module):
 
     takes_missing = True  # what its functions have inside is known when they run: the observed sites are asked
 
-    def __init__(self, model: Callable[[Tensor], Any], guide: Callable[[Tensor], Any]) -> None:
+    def __init__(self, model: Any, guide: Any = None, event: Sequence[int] | None = None) -> None:
         super().__init__()
-        for name, function in (("model", model), ("guide", guide)):
-            if not callable(function):
-                raise ValueError(f"Program expects {name} as a function of x, got {type(function).__name__}")
-        self._functions = model, guide
         self.params = nn.ParameterDict()  # unconstrained, by the key of the name given to pyro.param
         self.owned = nn.ModuleDict()  # by the key of the name given to pyro.module
+        self.parts = nn.ModuleDict()  # model and guide, where they are modules
+        self._functions: dict[str, Callable[[Tensor], Any]] = {}
+        self._take("model", model)
+        if guide is not None:
+            self._take("guide", guide)
+        if event is not None:
+            self.bear(torch.zeros(1, *event))
+
+    def _take(self, role: str, given: Any) -> None:
+        function = getattr(given, role, given)
+        if not callable(function):
+            raise ValueError(f"Program expects {role} as a function of x, got {type(given).__name__}")
+        if isinstance(given, nn.Module):
+            self.parts[role] = given
+        self._functions[role] = function
+
+    def bear(self, x: Tensor) -> None:
+        """Run both once, so that all parameters are there."""
+        with poutine.block(), evaluating(self), pyro.validation_enabled(False):
+            self.model(x)
+            self.guide(x)
 
     def model(self, x: Tensor) -> Any:
         """p(x, z)."""
+        self.__dict__["_arguments"]["event"] = list(x.shape[1:])  # so that a config rebuilds it with its parameters
         with _OwnParameters(self, x):
-            return self._functions[0](x)
+            return self._functions["model"](x)
 
     def guide(self, x: Tensor) -> Any:
         """q(z | x)."""
+        if "guide" not in self._functions:
+            with poutine.block():  # what is around the program is not about this run of it
+                guide = amortize(self, x)
+            self._take("guide", guide)
+            self.__dict__["_arguments"]["guide"] = guide
         with _OwnParameters(self, x):
-            return self._functions[1](x)
+            return self._functions["guide"](x)
 
 
 class _OwnParameters(poutine.messenger.Messenger):
