@@ -271,12 +271,9 @@ def report(
     folder.write_metrics(metrics)
     bits = ev.bits_per_dimension
     error = f"± {ev.log_evidence_mean_error:.2f} over the data,"
+    first = "log predictive" if ev.global_latents else "log evidence"
     rows = [
-        (
-            "log predictive" if ev.global_latents else "log evidence",
-            f"{ev.log_evidence_mean:.2f}",
-            f"nats per datum {error} {particles:,} particles",
-        ),
+        (first, f"{ev.log_evidence_mean:.2f}", f"nats per datum {error} {particles:,} particles"),
         *([] if bits is None else [("bits per dimension", f"{bits:.3f}", f"of {ev.dimensions:,} dimensions")]),
         ("ELBO", f"{figures['elbo']:.2f}", "nats per datum"),
         ("rate", f"{figures['rate']:.2f}", "nats per datum: KL(q(z|x) ‖ p(z))"),

@@ -1,6 +1,7 @@
 """Guides that are derived from a model, and plain functions as programs."""
 
-from .amortised import FAMILIES, Amortised
+from .amortised import Amortised
+from .conditional import FAMILIES
 from .derive import amortize
 from .functions import Program
 

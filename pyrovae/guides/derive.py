@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -16,7 +17,9 @@ from ..program import evaluating, home, read_site, sample_sites, seeded
 from ..program.checks import explain_plate, plain_errors
 from ..program.graph import Node, read_graph
 from ..program.sites import DATA
-from .amortised import FAMILIES, Amortised, Factor
+from .amortised import Amortised
+from .conditional import FAMILIES, Conditional
+from .factor import Factor
 from .inverse import DATA as GIVEN_DATA
 from .inverse import faithful_inverse
 from .spaces import Space, space_of
@@ -105,33 +108,17 @@ def _derived(
     missing = x.is_floating_point() and bool(x.isnan().any())
     factors, values = [], 1
     for name, conditions in given.items():
-        node, space = latents[name], spaces[name]
-        centre, spread = (0.0, 1.0) if space.discrete else _where(space, node.distribution)
-        inner = [p for p in node.plates if p.name != DATA]
-        summed = node.local and not inner and 0 < space.combinations <= FEW // values
-        values *= space.combinations if summed else 1
-        factors.append(
-            Factor(
-                name=name,
-                given=tuple(n for n in conditions if n != GIVEN_DATA),
-                data=GIVEN_DATA in conditions,
-                space=space,
-                family=None if space.discrete or space.kind == "sphere" else families[name],
-                centre=centre,
-                spread=spread,
-                plates=tuple(
-                    (p.name, None if p.name == DATA and p.rows == p.size else p.size, p.dim) for p in node.plates
-                ),
-                enumerate=summed,
-            )
-        )
+        f = _factor(latents[name], spaces[name], conditions, families[name])
+        summed = f.local and not f.inner and 0 < f.space.combinations <= FEW // values
+        values *= f.space.combinations if summed else 1
+        factors.append(replace(f, enumerate=summed))
     event = list(x.shape[1:])
     guide = Amortised([f.plain() for f in factors], event, network, hidden, activation, missing)
     for module in guide.modules():
         if isinstance(module, Standardise):
             module.to_data(x.float() if event else x.float()[:, None], rescale=rescale)
     for f, conditional in zip(factors, guide.conditionals, strict=True):
-        if not f.local and not f.space.discrete:
+        if isinstance(conditional, Conditional) and f.family is not None and not f.local:
             conditional.start_at(latents[f.name].value)
     return guide.to(*home(model)) if isinstance(model, nn.Module) else guide.to(x.device)
 
@@ -188,6 +175,16 @@ def _inverse(nodes: Sequence[Node], latents: Mapping[str, Node]) -> dict[str, tu
     }
     local = [n for n in latents if latents[n].local]
     return faithful_inverse(parents, local, [n.name for n in nodes if n.marked])
+
+
+def _factor(node: Node, space: Space, conditions: Sequence[str], family: str) -> Factor:
+    """The factor of a latent under what it is drawn given."""
+    plates = tuple((p.name, None if p.name == DATA and p.rows == p.size else p.size, p.dim) for p in node.plates)
+    given = tuple(n for n in conditions if n != GIVEN_DATA)
+    data = GIVEN_DATA in conditions
+    if space.discrete or space.kind == "sphere":
+        return Factor(node.name, given, data, space, None, plates=plates)
+    return Factor(node.name, given, data, space, family, *_where(space, node.distribution), plates=plates)
 
 
 def _where(space: Space, prior: Any) -> tuple[float, float]:
