@@ -177,7 +177,7 @@ def run(objective: Callable[[Any, Tensor], Any], vae: Any, x: Tensor, seed: int 
 
 def gradients(module: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     """The gradient of a loss by parameter name; one that is not reached fails."""
-    names, parameters = zip(*module.named_parameters(), strict=True)
+    names, parameters = zip(*((n, p) for n, p in module.named_parameters() if p.requires_grad), strict=True)
     return dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
 
 

@@ -58,6 +58,7 @@ class Amortised(Configured, nn.Module):
             made = encoder(network, event, [width], inside, activation)
             self.encoder = nn.Sequential(Chain(centre, made), as_activation(activation or "relu"))
         self.nesting = max((-d for f in self.factors for _, _, d in f.plates), default=1)
+        self.given = {n for f in self.factors for n in f.given}
         spaces = {f.name: f for f in self.factors}
         self.conditionals = nn.ModuleList()
         for f in self.factors:
@@ -83,7 +84,7 @@ class Amortised(Configured, nn.Module):
                 infer: Any = {"enumerate": "parallel"} if f.enumerate else {}
                 nothing = x.new_zeros(*([len(x)] if f.local else []), 0)
                 value = pyro.sample(f.name, conditional(_beside(inputs) if inputs else nothing), infer=infer)
-            if f.local:
+            if f.name in self.given:
                 values[f.name] = self._inputs_of(f, value).to(x.dtype)
 
     def _inputs_of(self, factor: Factor, value: Tensor) -> Tensor:

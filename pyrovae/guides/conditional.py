@@ -21,6 +21,7 @@ FAMILIES: dict[str, tuple[type[Posterior], dict[str, Any]]] = {
     "flow": (Flow, {"kind": "NSF"}),  # bends a single dimension as well
     "mixture": (Mixture, {}),
 }
+NEAR = 0.1  # size of the last weights at the start, against Glorot's: q(z | x) is about where the prior is
 NARROW = math.log(0.1)  # log σ of a global latent at the start
 
 
@@ -49,6 +50,10 @@ class Head(Network):
         self.inner, self.data, self.nesting = [(int(d), int(s)) for d, s in inner], data, nesting
         size = math.prod(s for _, s in self.inner) * code
         self.network = MLP([inputs], [size], hidden) if inputs else None
+        if self.network is not None:
+            last = [m for m in self.network.modules() if isinstance(m, nn.Linear)][-1]
+            with torch.no_grad():
+                last.weight.mul_(NEAR)
         self.constant = None if inputs else nn.Parameter(0.1 * torch.randn(size))
 
     def forward(self, x: Tensor) -> Tensor:

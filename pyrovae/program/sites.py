@@ -326,7 +326,7 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
         wanted = [1] * max(t.dim() - event_dim, *(-d for d in sizes), 0)
         for d, size in sizes.items():
             wanted[d] = size
-        if not in_order or list(t.shape) != wanted + event:
+        if not in_order or list(t.shape) != [*sizes.values(), *event]:
             t = t.expand(wanted + event).movedim([d - event_dim for d in sizes], list(range(len(sizes))))
             t = t.reshape([*sizes.values(), *event])  # without dimensions that are in no plate, of size 1
         if particle is not None:
