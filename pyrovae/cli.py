@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, generate, compare.
+"""The command line: train, evaluate, generate, compare, new, check.
 
 A bad word gets one sentence and exit status 2; no traceback reaches a user (PYROVAE_TRACEBACK=1 shows it).
 """
@@ -20,7 +20,10 @@ commands:
   evaluate RUN                           log evidence, ELBO, rate and distortion of a run's model
   generate RUN                           draw new data from a run's model
   compare [RUN | NAME | FILE.py:CLASS]   tightness, bias, signal-to-noise and cost of objectives on a model
+  new FILE.py                            write a model of your own to start from
+  check [NAME | FILE.py:CLASS]           a model as maths, and what is wrong with it before a step is run
 
+A CLASS with a model(x) alone, or a plain function in its place, gets a guide that is derived from it.
 `pyrovae COMMAND --help` shows a command's options; `pyrovae train FILE.py:CLASS --help` those of your own class.
 """
 
@@ -92,13 +95,15 @@ def _listen() -> None:
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
-    from . import commands
+    import importlib
+
     from .config import nearest
 
-    known = ("train", "evaluate", "generate", "compare")
+    known = ("train", "evaluate", "generate", "compare", "new", "check")
     if name not in known:
         raise ValueError(f"unknown command {name!r}; {nearest(name, known)}")
-    return getattr(commands, name)
+    room = "authoring" if name in ("new", "check") else "commands"
+    return getattr(importlib.import_module(f".{room}", __package__), name)
 
 
 def run() -> Any:

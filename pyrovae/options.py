@@ -131,8 +131,9 @@ def read_train(words: list[str], command: str = "train", add: Callable[[Parser],
     parser = train_parser(cls, [k for k, v in config.items() if k in PARTS and isinstance(v, str)], command)
     (add or _add_run)(parser)
     width = inspect.signature(getattr(cls, "build", cls)).parameters.get("hidden")
+    lists = ["--guide.hidden", *(["--hidden"] if width is not None and width.annotation not in (int, "int") else [])]
     for i, word in enumerate(words[1:], 1):
-        if words[i - 1] == "--hidden" and word.isdigit() and width is not None and width.annotation not in (int, "int"):
+        if words[i - 1] in lists and word.isdigit():
             words[i] = f"[{word}]"
     settings = parser.read([f"--config={yaml.safe_dump(config)}", *words])
     settings.pop("config", None)
@@ -202,9 +203,12 @@ def _value(words: list[str], option: str, take: bool = False) -> str | None:
 
 def find_model(name: str) -> Any:
     """A model class by name, or a class or plain function in a user's file. Raises ValueError."""
-    if "." not in name or not inspect.isfunction(found := load_story(name)):
-        return find_class(name, nn.Module, "pyrovae.models")
-    return found
+    if "." in name and inspect.isfunction(found := load_story(name)):
+        return found
+    cls = find_class(name, nn.Module, "pyrovae.models")
+    if not callable(getattr(cls, "model", None)):
+        raise ValueError(f"{name!r} expects a method model(self, x), p(x, z) in Pyro, and has none; write it")
+    return cls
 
 
 def has_guide(story: Any) -> bool:

@@ -50,7 +50,7 @@ def test_same_densities_as_the_functions():
     torch.manual_seed(5)
     ours = pv.densities(program, x).log_weight[0]
     torch.manual_seed(5)
-    model, guide = program._functions
+    model, guide = program._functions.values()
     guide_trace = poutine.trace(guide).get_trace(x)
     model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(x)
     assert store()  # the functions alone do use it
@@ -256,7 +256,7 @@ def test_trains_under_svi(elbo):
     for wrapped in (False, True):
         torch.manual_seed(1)
         program = plain()
-        functions = pv.to_pyro(program) if wrapped else program._functions
+        functions = pv.to_pyro(program) if wrapped else program._functions.values()
         svi = SVI(*functions, pyro.optim.Adam({"lr": 0.05}), elbo())
         losses.append([svi.step(x) for _ in range(20)])
         pyro.clear_param_store()
