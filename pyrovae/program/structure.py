@@ -129,7 +129,10 @@ def _reach(program: Callable[[Tensor], Any], x: Tensor, vae: Any, parameters: li
             density = site["fn"].log_prob(site["value"].detach()).sum()
             found = _derivatives(density, [*parameters, leaf])
             reach.parameters[name] = frozenset(i for i, g in enumerate(found[:-1]) if g is not None)
-            for masks, gradient in ((reach.read, found[-1]), (reach.shown, _derivatives(site["value"].sum(), [leaf])[0])):
+            for masks, gradient in (
+                (reach.read, found[-1]),
+                (reach.shown, _derivatives(site["value"].sum(), [leaf])[0]),
+            ):
                 if gradient is not None and bool((gradient != 0).any()):
                     masks[name] = (gradient != 0).any(0)
     return reach
