@@ -19,44 +19,11 @@ from .program.structure import FACTOR, Factor, Structure, read_structure
 WIDTH = 100  # characters that a line may fill
 RUN = 4  # so many sites z_0, z_1, ... in a row are written as z_0, …, z_9
 REPEATS = 3  # so many like factors in a row are written as a product
-GREEK = set(
-    [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "pi",
-        "rho",
-        "sigma",
-        "tau",
-        "upsilon",
-        "phi",
-        "chi",
-        "psi",
-        "omega",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Pi",
-        "Sigma",
-        "Upsilon",
-        "Phi",
-        "Psi",
-        "Omega",
-    ]
-)
+GREEK = {
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
+    "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi",
+    "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,6 +111,26 @@ def _continues(run: list[str], name: str) -> bool:
     return before is None or number - last == last - before
 
 
+def symbol(name: str, index: str = "") -> str:
+    """A site's name as LaTeX, with an index.
+
+    >>> symbol("z_1"), symbol("theta", "n"), symbol("log_scale")
+    ('z_1', '\\\\theta_n', '\\\\mathrm{log}_{\\\\mathrm{scale}}')
+    """
+    stem, number = _split(name)
+    first, *rest = stem.split("_") if stem.strip("_") else [stem]
+    below = [*(_word(r) for r in rest if r), *([] if number is None else [str(number)]), *([index] if index else [])]
+    inside = ",".join(below)
+    return _word(first) + ("" if not inside else f"_{inside}" if len(inside) == 1 else f"_{{{inside}}}")
+
+
+def _word(word: str) -> str:
+    if word in GREEK:
+        return f"\\{word}"
+    plain = re.sub(r"([_#$%&{}])", r"\\\1", word)
+    return plain if len(plain) == 1 else rf"\mathrm{{{plain}}}"
+
+
 class _Text:
     """Formulae in plain text: sites as they are named in the program."""
 
@@ -178,19 +165,7 @@ class _Latex:
         self.subscripts = {} if names & {"theta", "phi"} else {"p": r"_\theta", "q": r"_\phi"}
 
     def name(self, name: str, index: str = "") -> str:
-        stem, number = _split(name)
-        first, *rest = stem.split("_") if stem.strip("_") else [stem]
-        below = (
-            [self.word(r) for r in rest if r] + ([] if number is None else [str(number)]) + list(filter(None, [index]))
-        )
-        inside = ",".join(below)
-        return self.word(first) + ("" if not inside else f"_{inside}" if len(inside) == 1 else f"_{{{inside}}}")
-
-    def word(self, word: str) -> str:
-        if word in GREEK:
-            return f"\\{word}"
-        plain = re.sub(r"([_#$%&{}])", r"\\\1", word)
-        return plain if len(plain) == 1 else rf"\mathrm{{{plain}}}"
+        return symbol(name, index)
 
     def step(self, stem: str, offset: str, index: str) -> str:
         return f"{self.name(stem)}_{{{offset}{',' + index if index else ''}}}"
@@ -213,7 +188,7 @@ class _Writer:
         factors = [*structure.p, *(structure.q or ())]
         self.nodes: dict[str, Node] = {f.name: f.node for f in reversed(factors)}  # as in p where it is in both
         self.argument = "data" if "x" in structure.observed else "x"
-        taken = {n for n in self.nodes} | {_split(n)[0] for n in self.nodes}
+        taken = set(self.nodes) | {_split(n)[0] for n in self.nodes}
         # one datum needs no index: its plate is written where something is outside of it
         per_datum = all(f.node.local for f in factors)
         self.letters: dict[str, str] = {}
