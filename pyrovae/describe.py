@@ -140,12 +140,12 @@ class _Text:
     def name(self, name: str, index: str = "") -> str:
         if not index:
             return name
-        return name + ("," if "_" in name else "_") + index
+        return f"{name}[{index}]" if "_" in name else f"{name}_{index}"
 
     def step(self, stem: str, offset: str, index: str) -> str:
-        """z_{t-1}, or with indices of plates z_{t-1,n}."""
-        inner = offset + ("," + index if index else "")
-        return f"{stem}_{inner}" if len(inner) == 1 else f"{stem}_{{{inner}}}"
+        """z_{t-1}, or with indices of plates z_{t-1}[n]."""
+        name = f"{stem}_{offset}" if len(offset) == 1 else f"{stem}_{{{offset}}}"
+        return name + (f"[{index}]" if index else "")
 
     def over(self, sign: str, what: str, until: str = "") -> str:
         return f"{sign}_{what}" if not until else f"{sign}_{{{what}..{until}}}"

@@ -25,6 +25,7 @@ MARGIN = 0.2  # between a circle and the plate around it
 LABEL = 0.3  # height of a plate's name, below what is in it
 LEVELS = 5  # deeper graphs go from left to right
 WIDEST = 11.0  # inches
+MANY = 24  # arrows of q; more are drawn faintly, so that p is seen
 BENDS = (0.0, 0.16, -0.16, 0.3, -0.3, 0.45, -0.45, 0.62, -0.62, 0.8, -0.8)  # of an arrow, the least that does
 FACTOR_RADIUS = 0.13
 DARK, INK = "#bdbdbd", "#222222"
@@ -92,8 +93,9 @@ def graph(vae: Any, x: Tensor) -> Figure:
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     ax.set_axis_off()
     _draw_plates(ax, plan, nodes, scale)
+    many = sum(arrow.side == "q" for arrow in plan.arrows) > MANY
     for arrow in plan.arrows:
-        _draw_arrow(ax, arrow, scale)
+        _draw_arrow(ax, arrow, scale, faint=many and arrow.side == "q")
     for name, node in nodes.items():
         _draw_site(ax, name, node, plan.centres[name], scale, name in structure.summed)
     _draw_legend(ax, (low[0] + high[0]) / 2, low[1] + 0.25, structure.q is not None, scale)
@@ -168,13 +170,18 @@ def _rows(nodes: dict[str, Node], edges: list[tuple[str, str, str]]) -> dict[str
 
 
 def _in_time(nodes: dict[str, Node], edges: list[tuple[str, str, str]], rows: dict[str, int]) -> dict[str, int]:
-    """An observed site that nothing follows is in the column of its last parent."""
+    """An observed site that nothing follows is in the column of its last parent, a source amid its children."""
     rows = dict(rows)
     for name, node in nodes.items():
         parents = [a for side, a, b in edges if side == "p" and b == name]
         leaf = not any(side == "p" and a == name for side, a, _ in edges)
         if leaf and parents and (node.observed or node.family == FACTOR):
             rows[name] = max(rows[a] for a in parents)
+    for name in nodes:
+        parents = [a for side, a, b in edges if side == "p" and b == name]
+        children = [rows[b] for side, a, b in edges if side == "p" and a == name]
+        if not parents and len(children) > 2:
+            rows[name] = sorted(children)[len(children) // 2]
     return rows
 
 
@@ -190,6 +197,9 @@ class _Search:
         at = {n: i for i, n in enumerate(self.names)}
         self.row = np.array([rows[n] for n in self.names])
         self.observed = np.array([n.observed for n in nodes.values()])
+        inner = max(len(n.plates) for n in nodes.values())
+        self.outside = np.array([len(n.plates) < inner and not n.observed for n in nodes.values()])
+        self.latent = ~self.observed & ~self.outside if (~self.observed & ~self.outside).any() else ~self.observed
         pairs = {(at[a], at[b]): side for side, a, b in reversed(edges)}  # drawn once where p and q share it
         self.pairs = np.array(list(pairs), dtype=int).reshape(-1, 2)
         self.solid = np.array([s == "p" for s in pairs.values()], dtype=bool)
@@ -231,6 +241,9 @@ class _Search:
             if curves and plate in curves:
                 low = np.minimum(low, curves[plate].min(0) - 0.1)
                 high = np.maximum(high, curves[plate].max(0) + 0.1)
+            crossed = sum(bool(members & self.plates[p]) and not self.plates[p] <= members for p in found)
+            low[1] -= 1.6 * MARGIN * crossed  # no edges in one line
+            high[1] += 0.7 * MARGIN * crossed
             more = max(0.0, self.label[plate] - (high[0] - low[0])) / 2
             found[plate] = np.array([low[0] - more, low[1] - LABEL, high[0] + more, high[1]])
         return found
@@ -259,8 +272,13 @@ class _Search:
             d = b - a
             t = ((centres[None] - a[:, None]) * d[:, None]).sum(-1) / (d**2).sum(-1)[:, None].clip(1e-9)
             near = np.linalg.norm(a[:, None] + t.clip(0, 1)[..., None] * d[:, None] - centres[None], axis=-1)
-            weight = np.where(self.solid, 1.0, 0.4)
-            total += 8 * (np.where(self.solid, 1.0, 0.1)[:, None] * ((near < RADIUS + 0.08) & ~self.ends)).sum()
+            weight = np.where(self.solid, 1.0, 0.05 if self.side else 0.4)
+            total += (
+                8
+                * (
+                    np.where(self.solid & (not self.side), 1.0, 0.1)[:, None] * ((near < RADIUS + 0.08) & ~self.ends)
+                ).sum()
+            )
             i, j = self.i, self.j
             crossing = (_turn(a[i], b[i], a[j]) * _turn(a[i], b[i], b[j]) < -1e-9) & (
                 _turn(a[j], b[j], a[i]) * _turn(a[j], b[j], b[i]) < -1e-9
@@ -268,17 +286,24 @@ class _Search:
             total += 4 * (crossing * weight[i] * weight[j]).sum()
             across = np.abs(columns[self.pairs[:, 0]] - columns[self.pairs[:, 1]])
             total += (weight * (0.3 * across + 0.1 * across**2)).sum()
-        if self.side:  # data below
-            total += 0.5 * (np.where(self.observed, -1, 1) * columns).sum()
+        if self.side:  # in one line: latents above, data below
+            line = np.where(self.observed, 2, 0) - 2 * self.outside
+            total += 3.0 * (np.abs(columns - columns[self.latent].mean().round() - line)).sum()
         return float(total)
 
     def run(self) -> np.ndarray:
         """The best places that are found."""
-        count = dict.fromkeys(self.row, 0)
         first, back = np.zeros(len(self.row), dtype=int), np.zeros(len(self.row), dtype=int)
-        for i in np.argsort(self.observed, kind="stable") if self.side else range(len(self.row)):
-            first[i], back[i] = 2 * count[self.row[i]], -2 * count[self.row[i]]
-            count[self.row[i]] += 1
+        for row in set(self.row):
+            here = np.flatnonzero(self.row == row)
+            if self.side:  # what is outside above, latents in one line, data below
+                above, below = here[self.outside[here]], here[self.observed[here]]
+                line = here[~self.outside[here] & ~self.observed[here]]
+                first[above] = -2 - 2 * np.arange(len(above))
+                first[line] = 2 * np.arange(len(line))
+                first[below] = 2 * max(1, len(line)) + 2 * np.arange(len(below))
+            else:
+                first[here], back[here] = 2 * np.arange(len(here)), -2 * np.arange(len(here))
         starts = [first] if self.side else [first, back, self._by_plates()]
         found = min((self.descend(s) for s in starts), key=self.cost)
         return found - found.min()
@@ -435,7 +460,7 @@ def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _draw_arrow(ax: Axes, arrow: Arrow, scale: float) -> None:
+def _draw_arrow(ax: Axes, arrow: Arrow, scale: float, faint: bool) -> None:
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path
 
@@ -446,7 +471,8 @@ def _draw_arrow(ax: Axes, arrow: Arrow, scale: float) -> None:
         mutation_scale=1,
         linestyle="-" if p else (0, (4, 2.5)),
         color=BLUE if p else ORANGE,
-        linewidth=1.7 * scale,
+        linewidth=(1.0 if faint else 1.7) * scale,
+        alpha=0.5 if faint else 1.0,
         shrinkA=0,
         shrinkB=0,
     )
@@ -459,11 +485,11 @@ def _draw_site(ax: Axes, name: str, node: Node, centre: np.ndarray, scale: float
 
     x, y = centre
     style: dict[str, Any] = {"fc": DARK if node.observed else "white", "ec": INK, "lw": 1.6 * scale, "zorder": 3}
-    label: dict[str, Any] = {"ha": "center", "va": "center", "color": INK, "zorder": 4}
+    label: dict[str, Any] = {"ha": "center", "color": INK, "zorder": 4}
     patch: Any
     if node.family == FACTOR:
-        patch = Rectangle((x - 0.11, y - 0.11), 0.22, 0.22, **{**style, "fc": INK})
-        ax.text(x, y - 0.16, name, fontsize=10 * scale, **{**label, "va": "top"})
+        patch = Rectangle((x - 0.11, y - 0.11), 0.22, 0.22, facecolor=INK, edgecolor=INK, zorder=3)
+        ax.text(x, y - 0.16, name, fontsize=10 * scale, va="top", **label)
     elif summed:
         r = RADIUS
         patch = Polygon([(x - r, y), (x, y + r), (x + r, y), (x, y - r)], closed=True, **style)
@@ -472,17 +498,22 @@ def _draw_site(ax: Axes, name: str, node: Node, centre: np.ndarray, scale: float
     patch.set_gid(f"site {name}")
     ax.add_patch(patch)
     if node.family != FACTOR:
-        text = _label(name)
-        letters = len(re.sub(r"\\[a-z]+", "a", re.sub(r"[${}_]|\\mathrm", "", text), flags=re.I))
+        text, letters = _label(name)
         size = 19 if letters <= 2 else 16 if letters <= 4 else 62 / letters
-        ax.text(x, y, text, fontsize=size * scale * (0.85 if summed else 1), **label)
+        style = {"va": "center", "linespacing": 0.9, **label}
+        ax.text(x, y, text, fontsize=size * scale * (0.85 if summed else 1), **style)
 
 
-def _label(name: str) -> str:
-    """The name as maths."""
+def _label(name: str) -> tuple[str, int]:
+    """The name as maths, or in lines where it is long, and how many letters wide it is."""
     from ..describe import symbol
 
-    return f"${symbol(name)}$"
+    text = symbol(name)
+    letters = len(re.sub(r"\\[a-zA-Z]+", "a", re.sub(r"[{}_]|\\mathrm", "", text)))
+    if letters <= 5:
+        return f"${text}$", letters
+    lines = re.findall(r"[^_. ]+", name) or [name]
+    return "\n".join(lines).replace("$", r"\$"), max(map(len, lines))
 
 
 def _draw_legend(ax: Axes, x: float, y: float, guide: bool, scale: float) -> None:
