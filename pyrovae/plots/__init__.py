@@ -4,6 +4,7 @@ Every function returns a `matplotlib.figure.Figure`, which a notebook shows as a
 pyplot alone: `figure.savefig("samples.png")`.
 """
 
+from .graph import graph
 from .laboratory import bias, bounds, cost, signal_to_noise, variance
 from .pictures import history, images, interpolation, latent_map, reconstructions, samples, traversal
 from .race import race
@@ -12,6 +13,7 @@ __all__ = [
     "bias",
     "bounds",
     "cost",
+    "graph",
     "history",
     "images",
     "interpolation",
