@@ -17,7 +17,7 @@ from ..networks import KINDS, Chain, Standardise, encoder
 from ..networks.base import as_activation
 from ..program.sites import DATA
 from .conditional import Conditional
-from .factor import Factor
+from .spec import Spec
 
 
 class Amortised(Configured, nn.Module):
@@ -27,7 +27,7 @@ class Amortised(Configured, nn.Module):
     coordinates. What is outside the data plate has variational parameters of its own.
 
     Args:
-        factors: in the order in which they are drawn, as `Factor.plain` writes them.
+        factors: in the order in which they are drawn, as `Spec.plain` writes them.
         event: shape of a datum.
         network: kind of the encoder, a name in `networks.KINDS`.
         hidden: its widths; None for those of the kind.
@@ -45,7 +45,7 @@ class Amortised(Configured, nn.Module):
         missing: bool = False,
     ) -> None:
         super().__init__()
-        self.factors = [Factor.of_plain(f) for f in factors]
+        self.factors = [Spec.of_plain(f) for f in factors]
         self.event = list(event)
         self.takes_missing = missing
         widths = list(KINDS[network].hidden if hidden is None and network in KINDS else hidden or [])
@@ -87,7 +87,7 @@ class Amortised(Configured, nn.Module):
             if f.name in self.given:
                 values[f.name] = self._inputs_of(f, value).to(x.dtype)
 
-    def _inputs_of(self, factor: Factor, value: Tensor) -> Tensor:
+    def _inputs_of(self, factor: Spec, value: Tensor) -> Tensor:
         """A value of a local site as [*leading, B, n], its plates' elements side by side."""
         u = factor.space.coordinates(value)  # [*batch, n]
         if not factor.space.discrete:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..networks import MLP, Network
 from ..posteriors import DiagonalNormal, Flow, FullNormal, Mixture, Posterior, VonMisesFisher
 from ..program.sites import DATA
-from .factor import Factor
+from .spec import Spec
 
 FAMILIES: dict[str, tuple[type[Posterior], dict[str, Any]]] = {
     "normal": (DiagonalNormal, {}),
@@ -79,7 +79,7 @@ class Head(Network):
 class Conditional(nn.Module):
     """The distribution of one factor, from a head and the family's posterior."""
 
-    def __init__(self, factor: Factor, inputs: int, hidden: Sequence[int], nesting: int) -> None:
+    def __init__(self, factor: Spec, inputs: int, hidden: Sequence[int], nesting: int) -> None:
         super().__init__()
         self.factor = factor
         data = next((dim for name, _, dim in factor.plates if name == DATA), None)

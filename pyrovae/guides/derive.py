@@ -19,10 +19,10 @@ from ..program.graph import Node, read_graph
 from ..program.sites import DATA
 from .amortised import Amortised
 from .conditional import FAMILIES, Conditional
-from .factor import Factor
 from .inverse import DATA as GIVEN_DATA
 from .inverse import faithful_inverse
 from .spaces import Space, space_of
+from .spec import Spec
 
 ROWS = 256  # of the data that the model is read at
 SEEN = 10_000  # of the data that the encoder is centred at
@@ -108,7 +108,7 @@ def _derived(
     missing = x.is_floating_point() and bool(x.isnan().any())
     factors, values = [], 1
     for name, conditions in given.items():
-        f = _factor(latents[name], spaces[name], conditions, families[name])
+        f = _spec(latents[name], spaces[name], conditions, families[name])
         summed = f.local and not f.inner and 0 < f.space.combinations <= FEW // values
         values *= f.space.combinations if summed else 1
         factors.append(replace(f, enumerate=summed))
@@ -177,14 +177,14 @@ def _inverse(nodes: Sequence[Node], latents: Mapping[str, Node]) -> dict[str, tu
     return faithful_inverse(parents, local, [n.name for n in nodes if n.marked])
 
 
-def _factor(node: Node, space: Space, conditions: Sequence[str], family: str) -> Factor:
+def _spec(node: Node, space: Space, conditions: Sequence[str], family: str) -> Spec:
     """The factor of a latent under what it is drawn given."""
     plates = tuple((p.name, None if p.name == DATA and p.rows == p.size else p.size, p.dim) for p in node.plates)
     given = tuple(n for n in conditions if n != GIVEN_DATA)
     data = GIVEN_DATA in conditions
     if space.discrete or space.kind == "sphere":
-        return Factor(node.name, given, data, space, None, plates=plates)
-    return Factor(node.name, given, data, space, family, *_where(space, node.distribution), plates=plates)
+        return Spec(node.name, given, data, space, None, plates=plates)
+    return Spec(node.name, given, data, space, family, *_where(space, node.distribution), plates=plates)
 
 
 def _where(space: Space, prior: Any) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -76,8 +77,9 @@ def read_graph(program: Callable[[Tensor], Any], x: Tensor, which: str = "model"
     """The random choices of a program in their order, each with what its distribution is a function of.
 
     A choice depends on another, or on x, where a path of derivatives leads from its log density to that value, zero or
-    not, or where another value in its place changes the density. The first sees through weights that are zero, the
-    second through indices, comparisons and numbers read back; what does neither in this one run is missed.
+    not, where operations on tensors lead there from a discrete value, or where another value in its place changes the
+    density. The first two see through weights that are zero, the third through comparisons and numbers read back; what
+    does none of it in this one run is missed.
 
     Args:
         program: a model or a guide.
@@ -102,7 +104,9 @@ def read_graph(program: Callable[[Tensor], Any], x: Tensor, which: str = "model"
                 inputs = {n: v for n, v in leaves.values.items() if v.requires_grad and n != name}
                 if leaf.requires_grad:
                     inputs[""] = leaf  # no site has this name
-                density = site["fn"].log_prob(site["value"].detach()).sum()
+                density = site["fn"].log_prob(detach_provenance(site["value"]).detach()).sum()
+                parents[name] |= get_provenance(density) - {name}
+                density = detach_provenance(density)
                 if density.requires_grad and inputs:
                     found = torch.autograd.grad(density, list(inputs.values()), retain_graph=True, allow_unused=True)
                     parents[name] |= {n for n, g in zip(inputs, found, strict=True) if g is not None}
@@ -113,7 +117,7 @@ def read_graph(program: Callable[[Tensor], Any], x: Tensor, which: str = "model"
         Node(
             name=name,
             distribution=site["fn"],
-            value=site["value"].detach(),
+            value=detach_provenance(site["value"]).detach(),
             parents=tuple(n for n in order if n in parents[name]),
             reads_data="" in parents[name],
             observed=bool(site["is_observed"]),
@@ -139,8 +143,10 @@ class _Leaves(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         if msg["is_observed"] or site_is_subsample(msg) or msg["infer"].get("_deterministic"):
             return
-        value = msg["value"].detach()
-        msg["value"] = self.values[msg["name"]] = value.requires_grad_(value.is_floating_point())
+        value = detach_provenance(msg["value"]).detach()
+        self.values[msg["name"]] = value.requires_grad_(value.is_floating_point())
+        discrete = getattr(getattr(msg["fn"], "support", None), "is_discrete", False)
+        msg["value"] = track_provenance(value, frozenset({msg["name"]})) if discrete else value
 
 
 def _run(program: Callable[[Tensor], Any], x: Tensor, which: str, values: dict[str, Tensor]) -> Any:
@@ -156,22 +162,25 @@ def _changes(
     program: Callable[[Tensor], Any], x: Tensor, which: str, sites: dict[str, Any], values: dict[str, Tensor]
 ) -> dict[str, set[str]]:
     """For each site the earlier ones, and "" for x, another value of which changes its density."""
-    fixed = {n: s["value"].detach() for n, s in sites.items()}
+    fixed = {n: detach_provenance(s["value"]).detach() for n, s in sites.items()}
+
+    distributions: dict[str, Any] = {}
 
     def at(x: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
         trace = _run(program, x, which, values)
-        return {n: s["fn"].log_prob(fixed[n]) for n, s in sample_sites(trace) if n in fixed}
+        found = dict(sample_sites(trace))
+        distributions.update({n: s["fn"] for n, s in found.items() if n not in distributions})
+        return {n: s["fn"].log_prob(fixed[n]) for n, s in found.items() if n in fixed}
 
     before = at(x, values)
-    others = {n: _another(sites[n]["fn"], v) for n, v in values.items()}
-    tries: dict[str, tuple[Tensor, dict[str, Tensor]]] = {n: (x, values | {n: v}) for n, v in others.items()}
-    if len(x) > 1:
-        tries[""] = x.roll(1, 0), values
     changed: dict[str, set[str]] = {n: set() for n in sites}
-    for source, run in tries.items():
-        try:
-            after = at(*run)
-        except Exception:  # a program need not run at every value
+    for source in [*values, *([""] if len(x) > 1 else [])]:
+        try:  # a program need not run at every value
+            if source:
+                after = at(x, values | {source: _another(distributions[source], values[source])})
+            else:
+                after = at(x.roll(1, 0), values)
+        except Exception:
             continue
         for name in sites:
             if name != source and (name not in after or not _equal(before[name], after[name])):

@@ -11,7 +11,7 @@ from .spaces import Space
 
 
 @dataclass(frozen=True)
-class Factor:
+class Spec:
     """q(z_i | those before it, x) in plain data.
 
     Attributes:
@@ -51,7 +51,7 @@ class Factor:
         return asdict(self)
 
     @classmethod
-    def of_plain(cls, plain: Mapping[str, Any]) -> Factor:
+    def of_plain(cls, plain: Mapping[str, Any]) -> Spec:
         """The inverse of `plain`."""
         arguments: dict[str, Any] = dict(plain)
         inside: dict[str, Any] = dict(plain["space"])
