@@ -32,6 +32,10 @@ class Program(nn.Module):
         model: p(x, z), a function of x with a plate named "data".
         guide: q(z | x), likewise.
 
+    Raises:
+        ValueError: for what is no function; in use, for two modules of one name, and for a parameter that is given
+            initial values of two shapes.
+
     >>> import pyro, pyro.distributions as dist, torch, pyrovae as pv
     >>> def model(x):
     ...     with pyro.plate("data", len(x)):
@@ -86,12 +90,17 @@ class _OwnParameters(poutine.messenger.Messenger):
 
     def _own_module(self, name: str) -> None:
         key = _key(name)
-        if key in self.program.owned:
-            return
         frame: Any = sys._getframe()
         while frame.f_code is not _MODULE_CODE:  # pyro.module is no effect of its own: its argument is in its frame
             frame = frame.f_back
         module = frame.f_locals["nn_module"]
+        if key in self.program.owned:
+            if self.program.owned[key] is not module:
+                raise ValueError(
+                    f"pyro.module({name!r}) is given another module than before, which would never train; give every "
+                    "module a name of its own, and build it outside of the functions"
+                )
+            return
         if any(p.device != self.device for p in module.parameters()):  # .to() fails on fake tensors, even to no end
             module.to(self.device)
         self.program.owned[key] = module
@@ -104,4 +113,11 @@ class _OwnParameters(poutine.messenger.Messenger):
                 raise ValueError(f"pyro.param({name!r}) is read before it has an initial value; give one")
             value = init[0]() if callable(init[0]) else init[0]
             params[key] = nn.Parameter(transform.inv(value.detach().to(self.device)).clone())
-        return transform(params[key])
+        value = transform(params[key])
+        if init and isinstance(init[0], Tensor) and init[0].shape != value.shape:
+            raise ValueError(
+                f"pyro.param({name!r}) has shape {list(value.shape)} and is given an initial value of shape "
+                f"{list(init[0].shape)}; give every parameter a name of its own, and a shape that does not follow the "
+                "batch"
+            )
+        return value
