@@ -10,12 +10,14 @@ from . import data, lab, likelihoods, models, networks, objectives, plots, poste
 from .arviz import pareto_k, to_datatree
 from .evaluation import anneal, decode, encode, evaluate, generate, interpolate, reconstruct, traverse
 from .objectives.pyro_elbo import to_pyro
+from .preflight import check
 from .program import Program, densities
 from .training import fit, load, save
 
 __all__ = [
     "Program",
     "anneal",
+    "check",
     "data",
     "decode",
     "densities",
