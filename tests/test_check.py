@@ -406,6 +406,14 @@ BROKEN: dict[str, tuple[Any, ...]] = {
         lambda: batch().double(),
     ),
     "NaN in the data": ("NaN in data", None, "impute", model, guide, with_nan),
+    "NaN beyond the first batch": (
+        "NaN in data",
+        None,
+        "impute",
+        model,
+        guide,
+        lambda: torch.cat([torch.randn(1500, D), with_nan()]),
+    ),
     "NaN densities": ("non-finite", "x", "scales that are not positive", nan_density, guide),
     "observed in the guide": ("guide observes", "y", "leave the site out", model, observing),
 }
@@ -448,6 +456,8 @@ def test_independent_mistakes_are_all_listed():
     kinds = [(f.kind, f.site) for f in found]
     assert {("missing in guide", "u"), ("missing in model", "v"), ("missing in model", "w")} <= set(kinds)
     assert {("scale", n) for n in ("u", "z", "x")} <= set(kinds)
+    found = pv.check(Program(scaled(named_guide), proposed("z")), batch())
+    assert {"nothing observed", "no data plate", "scale"} <= {f.kind for f in found}
 
 
 # Sound programs
@@ -669,9 +679,13 @@ def test_a_check_is_no_part_of_a_run():
     """Equal to the bit with and without, also where the parameters come into being."""
     for build in (plain, lambda: small_vae(event=[D])):
         weights = []
-        for check in (True, False):
+        for check in (True, False, None):  # None: by hand, before
             torch.manual_seed(3)
             x = torch.bernoulli(torch.full((100, D), 0.5))
-            run = train(build(), x, check=check, epochs=2)
+            vae = build()
+            if check is None:
+                pv.check(vae, x)
+            run = train(vae, x, check=bool(check), epochs=2)
             weights.append([p.detach() for p in run.model.parameters()])
-        assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+        for other in weights[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(weights[0], other, strict=True))

@@ -121,8 +121,17 @@ class Facts:
                 break
         return found
 
-    def graph(self, which: str) -> list[Node]:
-        """The sites of a model or guide with what they depend on; an empty list for what cannot be read."""
+    @cached_property
+    def model_graph(self) -> list[Node]:
+        """The model's sites with what they depend on; an empty list for what cannot be read."""
+        return self._graph("model")
+
+    @cached_property
+    def guide_graph(self) -> list[Node]:
+        """The guide's, likewise."""
+        return self._graph("guide")
+
+    def _graph(self, which: str) -> list[Node]:
         for rows in (self.x[:FEW], self.x):
             try:
                 return read_graph(getattr(self.vae, which), rows, which, self.vae)

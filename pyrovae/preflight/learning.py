@@ -21,7 +21,7 @@ NAMED = 4  # parameters that a finding names
 
 def global_reads_data(facts: Facts) -> Iterator[Finding]:
     """A latent for all data whose guide is another one for every batch."""
-    for node in facts.graph("guide") if facts.sound else ():
+    for node in facts.guide_graph if facts.sound else ():
         if not node.local and node.reads_data and not node.observed:
             message = f"guide site {node.name!r} is one for all data, and its distribution is a function of the batch"
             remedy = "give it parameters of its own, or put it inside the plate in model and guide"
@@ -30,7 +30,7 @@ def global_reads_data(facts: Facts) -> Iterator[Finding]:
 
 def guide_ignores_data(facts: Facts) -> Iterator[Finding]:
     """A latent of a datum whose guide does not look at the datum."""
-    nodes = {n.name: n for n in facts.graph("guide")} if facts.sound else {}
+    nodes = {n.name: n for n in facts.guide_graph} if facts.sound else {}
     for node in nodes.values():
         if node.local and not node.observed and not any(n.reads_data for n in _ancestry(node, nodes)):
             message = f"guide site {node.name!r} does not depend on x: its posterior is the same for every datum"
@@ -41,7 +41,7 @@ def guide_ignores_data(facts: Facts) -> Iterator[Finding]:
 
 def unused_latents(facts: Facts) -> Iterator[Finding]:
     """A latent that explains nothing."""
-    nodes = {n.name: n for n in facts.graph("model")} if facts.sound else {}
+    nodes = {n.name: n for n in facts.model_graph} if facts.sound else {}
     used = {n.name for node in nodes.values() if node.observed for n in _ancestry(node, nodes)}
     for node in nodes.values():
         if node.name not in used and not node.observed:

@@ -15,7 +15,7 @@ from ..config import nearest
 from ..data import Dataset
 from ..objectives import Objective, PyroELBO
 from ..objectives.checks import check_estimate
-from ..preflight.check import findings
+from ..preflight.table import findings
 from ..program import densities, evaluating, home
 from ..program.checks import check_support
 from ..program.compile import check_compile
