@@ -12,6 +12,7 @@ from .describe import Description, describe
 from .evaluation import anneal, decode, encode, evaluate, generate, interpolate, reconstruct, traverse
 from .guides import Program, amortize
 from .objectives.pyro_elbo import to_pyro
+from .preflight import check
 from .program import densities
 from .training import fit, load, save
 
@@ -20,6 +21,7 @@ __all__ = [
     "Program",
     "amortize",
     "anneal",
+    "check",
     "data",
     "decode",
     "densities",

@@ -341,3 +341,39 @@ def test_messages(case):
     build, message = MESSAGES[case]
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_two_modules_of_one_name_are_refused():
+    """The second would never train; the same one may be named as often as one likes."""
+    nets = [nn.Linear(3, 2).double(), nn.Linear(3, 2).double()]
+    chosen = [0, 0]
+
+    def model(x):
+        pyro.module("net", nets[chosen[0]])
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1, True), 1.0).expand(x.shape).to_event(1), obs=x)
+
+    def guide(x):
+        net = pyro.module("net", nets[chosen[1]])
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(net(x), 1.0).to_event(1))
+
+    program = pv.Program(model, guide)
+    assert torch.isfinite(pv.densities(program, data(), 3).log_weight).all()
+    chosen[1] = 1
+    with pytest.raises(ValueError, match=r"pyro.module\('net'\) is given another module .*a name of its own"):
+        pv.densities(program, data())
+
+
+def test_a_parameter_of_two_shapes_is_refused():
+    """One that follows the batch would keep the shape of the first."""
+
+    def model(x):
+        pyro.param("a", torch.zeros(len(x)))
+
+    program = pv.Program(model, model)
+    program.model(data(4))
+    program.model(data(4))
+    with pytest.raises(ValueError, match=r"pyro.param\('a'\) has shape \[4\] and is given .* of shape \[5\]"):
+        program.model(data(5))

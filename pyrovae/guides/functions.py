@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -39,7 +40,8 @@ class Program(Configured, nn.Module):
         event: shape of a datum, for parameters that come into being at once; None for those of the first data.
 
     Raises:
-        ValueError: for what is no function of x.
+        ValueError: for what is no function of x; in use, for two modules of one name, and for a parameter that is given
+            initial values of two shapes.
 
     >>> import pyro, pyro.distributions as dist, torch, pyrovae as pv
     >>> def model(x):
@@ -83,6 +85,20 @@ class Program(Configured, nn.Module):
             self.model(x)
             self.guide(x)
 
+    @contextmanager
+    def as_before(self) -> Generator[None]:
+        """What comes into being inside goes again, so that a seed gives the same numbers as without."""
+        containers = self.params, self.owned, self.parts
+        keys = [set(c.keys()) for c in containers]
+        functions, arguments = dict(self._functions), dict(self.__dict__["_arguments"])
+        try:
+            yield
+        finally:
+            for container, before in zip(containers, keys, strict=True):
+                for key in set(container.keys()) - before:
+                    del container[key]
+            self._functions, self.__dict__["_arguments"] = functions, arguments
+
     def model(self, x: Tensor) -> Any:
         """p(x, z)."""
         self.__dict__["_arguments"]["event"] = list(x.shape[1:])  # so that a config rebuilds it with its parameters
@@ -118,12 +134,17 @@ class _OwnParameters(poutine.messenger.Messenger):
 
     def _own_module(self, name: str) -> None:
         key = _key(name)
-        if key in self.program.owned:
-            return
         frame: Any = sys._getframe()
         while frame.f_code is not _MODULE_CODE:  # pyro.module is no effect of its own: its argument is in its frame
             frame = frame.f_back
         module = frame.f_locals["nn_module"]
+        if key in self.program.owned:
+            if self.program.owned[key] is not module:
+                raise ValueError(
+                    f"pyro.module({name!r}) is given another module than before, which would never train; give every "
+                    "module a name of its own, and build it outside of the functions"
+                )
+            return
         if any(p.device != self.device for p in module.parameters()):  # .to() fails on fake tensors, even to no end
             module.to(self.device)
         self.program.owned[key] = module
@@ -136,4 +157,11 @@ class _OwnParameters(poutine.messenger.Messenger):
                 raise ValueError(f"pyro.param({name!r}) is read before it has an initial value; give one")
             value = init[0]() if callable(init[0]) else init[0]
             params[key] = nn.Parameter(transform.inv(value.detach().to(self.device)).clone())
-        return transform(params[key])
+        value = transform(params[key])
+        if init and isinstance(init[0], Tensor) and init[0].shape != value.shape:
+            raise ValueError(
+                f"pyro.param({name!r}) has shape {list(value.shape)} and is given an initial value of shape "
+                f"{list(init[0].shape)}; give every parameter a name of its own, and a shape that does not follow the "
+                "batch"
+            )
+        return value

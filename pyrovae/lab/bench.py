@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ..objectives import Objective
+from ..objectives.checks import check_estimate
 from ..program import densities, evaluating, seeded
 from ..program.modes import counting
-from ..training.settings import check_estimate, fitting_threads
+from ..training.settings import fitting_threads
 from .contenders import Contender, reason
 from .cost import ModelRows, Stopwatch, peak_memory
 from .evidence import Evidence, Reference, find_evidence

@@ -15,8 +15,8 @@ import pyro
 from .. import objectives as known
 from ..config import find_class, nearest
 from ..objectives import Objective, PyroELBO
+from ..objectives.checks import as_objective
 from ..program import check_particles
-from ..training.settings import as_objective
 
 USUAL = (
     "ELBO",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
@@ -48,19 +48,41 @@ def check_repeatable(vae: Any) -> None:
         )
 
 
-def check_shared(model_trace: Any, proposed: Iterable[str]) -> None:
-    """Refuse latents that model and guide do not share, but for those that the model sums over. Raises ValueError."""
+def unshared(model_trace: Any, proposed: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Latents that model and guide do not share, each with what is wrong; but for those that the model sums over."""
     latent, proposed = set(latents(model_trace)), set(proposed)
     for name in sorted(latent - proposed):
         if is_marked(model_trace.nodes[name]):
             continue
-        raise ValueError(
-            f"the model samples site {name!r} and the guide does not (it has {sorted(proposed)}); add it to the guide"
+        yield (
+            name,
+            f"the model samples site {name!r} and the guide does not (it has {sorted(proposed)}); add it to the guide",
         )
     for name in sorted(proposed - latent):
-        raise ValueError(
-            f"the guide samples site {name!r} and the model does not (it has {sorted(latent)}); rename or remove it"
+        yield (
+            name,
+            f"the guide samples site {name!r} and the model does not (it has {sorted(latent)}); rename or remove it",
         )
+
+
+def check_shared(model_trace: Any, proposed: Iterable[str]) -> None:
+    """Refuse latents that model and guide do not share. Raises ValueError for the first of them."""
+    for _, message in unshared(model_trace, proposed):
+        raise ValueError(message)
+
+
+def check_something_observed(model_trace: Any) -> None:
+    """Refuse a model that observes nothing. Raises ValueError."""
+    if not any(site["is_observed"] for _, site in sample_sites(model_trace)):
+        raise ValueError("the model has no observed site; add pyro.sample('x', ..., obs=x)")
+
+
+def data_size(model_trace: Any) -> int:
+    """The full size of the data plate of a model. Raises ValueError for one without."""
+    sizes = [f.full_size or f.size for _, site in sample_sites(model_trace) for f in data_frames(site)]
+    if not sizes:
+        raise ValueError(f"the model has no plate named {DATA!r}; add `with pyro.plate({DATA!r}, len(x), dim=-1):`")
+    return max(sizes)
 
 
 def check_observed(model_trace: Any) -> int:
@@ -68,13 +90,8 @@ def check_observed(model_trace: Any) -> int:
 
     Raises ValueError.
     """
-    sites = [site for _, site in sample_sites(model_trace)]
-    if not any(site["is_observed"] for site in sites):
-        raise ValueError("the model has no observed site; add pyro.sample('x', ..., obs=x)")
-    sizes = [f.full_size or f.size for site in sites for f in data_frames(site)]
-    if not sizes:
-        raise ValueError(f"the model has no plate named {DATA!r}; add `with pyro.plate({DATA!r}, len(x), dim=-1):`")
-    return max(sizes)
+    check_something_observed(model_trace)
+    return data_size(model_trace)
 
 
 @contextmanager
@@ -182,12 +199,13 @@ def check_latent(name: str, prior: Any, posterior: Any, value: Tensor) -> None:
     measures = p.is_discrete != q.is_discrete or is_sphere(p) != is_sphere(q)  # densities of two kinds
     if measures or not bool(p.check(value).all()):
         raise ValueError(
-            f"site {name!r} is {family(prior)} in the model, with values in {_plain(p)}, and {family(posterior)} in "
-            f"the guide, with values in {_plain(q)}; give prior and posterior the same values"
+            f"site {name!r} is {family(prior)} in the model, with values in {plain_support(p)}, and "
+            f"{family(posterior)} in the guide, with values in {plain_support(q)}; give prior and posterior the same "
+            "values"
         )
 
 
-def _plain(support: Any) -> Any:
+def plain_support(support: Any) -> Any:
     """A constraint without its event dimensions."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
@@ -196,7 +214,7 @@ def _plain(support: Any) -> Any:
 
 def is_sphere(support: Any) -> bool:
     """Whether these are the vectors of length 1, whose means and straight lines are inside of the sphere."""
-    return _plain(support) is constraints.sphere
+    return plain_support(support) is constraints.sphere
 
 
 def check_support(name: str, distribution: Any, x: Tensor) -> None:
@@ -216,7 +234,7 @@ def check_support(name: str, distribution: Any, x: Tensor) -> None:
     if not bool(support.check(x).all()):
         x = x[~x.isnan()]
         raise ValueError(
-            f"likelihood {kind} expects {_SUPPORTS.get(kind, f'values in {_plain(support)}')}, got values from "
+            f"likelihood {kind} expects {_SUPPORTS.get(kind, f'values in {plain_support(support)}')}, got values from "
             f"{float(x.min()):.4g} to {float(x.max()):.4g} at site {name!r}. "
             f"{_REMEDIES.get(kind, 'Change one or the other.')}"
         )

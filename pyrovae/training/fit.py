@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ..data import Dataset, from_arrays
 from ..objectives import Objective, PyroELBO
+from ..objectives.checks import as_objective
 from ..program import densities, evaluating, home, seeded
 from ..program.compile import Compile, choose_level
 from ..progress import bar as progress_bar
@@ -26,8 +28,10 @@ from .distributed import Crew
 from .launch import find_crew
 from .run_folder import RunFolder, put_weights, save, write_model
 from .schedules import Schedule, find_schedule
-from .settings import as_objective, check_data, check_settings, machine
+from .settings import check_data, check_program, check_settings, fitting_threads, machine
 from .step import Step
+
+log = logging.getLogger("pyrovae")
 
 
 @dataclass
@@ -108,6 +112,7 @@ def fit(
     progress: bool = True,
     settings: dict[str, Any] | None = None,
     measure: Callable[[Any, int], dict[str, float]] | None = None,
+    check: bool = True,
 ) -> Fit:
     """Train a model and its guide by stochastic gradient ascent on an objective's surrogate.
 
@@ -141,13 +146,15 @@ def fit(
         measure: called with the model, in evaluation mode, and the number of finished epochs after each of them; its
             figures, always of the same names, join the epoch's row of the history. Its time and random numbers are no
             part of the training's.
+        check: look at program, data and objective as `pv.check` does: what cannot be right is refused, and for the
+            rest there is one line each (of the logger "pyrovae"). What would fail at the first step is refused anyway.
 
     Returns:
         `Fit`, with .model, .history and .run_dir.
 
     Raises:
-        ValueError: for data that the model gives no density to, for settings that contradict each other, and for
-            processes that cannot be started.
+        ValueError: for data that the model gives no density to, for programs that cannot be right, for settings that
+            contradict each other, and for processes that cannot be started.
         NonFiniteBound: naming epoch and site; the model then holds its last good weights.
 
     >>> import pyrovae as pv
@@ -173,7 +180,11 @@ def fit(
         before = _copied(objective.state_dict())
         flops = crew.agree(lambda: check_data(vae, objective, data, batch_size, where))
         crew.agree(lambda: crew.check_shares(vae, objective, data, batch_size))
+        with fitting_threads(flops, where):
+            found = crew.agree(lambda: check_program(vae, objective, data, batch_size, where)) if check else []
         objective.load_state_dict(before, strict=False)  # a running mean starts with the first step
+    for line in found if crew.main else ():
+        log.warning(line)
     crew.set_up(vae, objective, autocast=precision == "bfloat16")
     gradient = Step(vae, objective, autocast=precision == "bfloat16")
     if not gradient.parameters:

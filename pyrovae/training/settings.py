@@ -13,7 +13,9 @@ import torch
 
 from ..config import nearest
 from ..data import Dataset
-from ..objectives import ELBO, Estimate, Objective, PyroELBO
+from ..objectives import Objective, PyroELBO
+from ..objectives.checks import check_estimate
+from ..preflight.table import findings
 from ..program import densities, evaluating, home
 from ..program.checks import check_support
 from ..program.compile import check_compile
@@ -21,18 +23,6 @@ from ..program.modes import counting
 
 PRECISION = ("auto", "float32", "bfloat16")
 SMALL = 2 * 10**7  # operations of a forward pass from which two threads are faster, by benchmarks/threads.py
-
-
-def as_objective(objective: Any) -> Objective:
-    """An objective: ours as it is, a `pyro.infer` ELBO wrapped, None for the default. Raises ValueError for others."""
-    if objective is None:
-        return ELBO(kl="analytic")
-    if isinstance(objective, Objective):
-        return objective
-    if isinstance(objective, pyro.infer.ELBO):
-        return PyroELBO(objective)
-    got = getattr(objective, "__name__", type(objective).__name__)
-    raise ValueError(f"expected an objective such as objectives.IWAE(particles=5) or a pyro.infer ELBO, got {got}")
 
 
 def find_device(device: str | torch.device) -> torch.device:
@@ -97,22 +87,6 @@ def check_settings(
         raise ValueError("resume needs the run_dir of the run to go on with")
 
 
-def check_estimate(objective: Objective, vae: Any, x: torch.Tensor) -> None:
-    """Refuse an objective, a user's own perhaps, that returns something else than an estimate. Raises ValueError."""
-    who, e = type(objective).__name__, objective(vae, x)
-    if not isinstance(e, Estimate):
-        raise ValueError(f"{who} is to return an Estimate(bound, surrogate), got {type(e).__name__}")
-    for name in ("bound", "surrogate"):
-        t = getattr(e, name)
-        if tuple(t.shape) != (len(x),):
-            raise ValueError(
-                f"{who} is to return its {name} per datum, [{len(x)}] for this batch, got {list(t.shape)}; take the "
-                "mean over particles (dimension 0) alone"
-            )
-    if e.bound.requires_grad or not e.surrogate.requires_grad:
-        raise ValueError(f"{who} is to return a bound without gradient (.detach()) and a surrogate with one")
-
-
 def check_data(vae: Any, objective: Objective, data: Dataset, batch_size: int, device: torch.device) -> int:
     """The program and the objective on one batch, then the likelihood's support on the first 100,000 rows.
 
@@ -139,6 +113,18 @@ def check_data(vae: Any, objective: Objective, data: Dataset, batch_size: int, d
             full = rows[torch.arange(len(x), device=device) % len(rows)]  # a ragged batch, filled up
             check_support(sites[0].name, sites[0].distribution, full.to(dtype))
     return counter.get_total_flops()
+
+
+def check_program(vae: Any, objective: Objective, data: Dataset, batch_size: int, device: torch.device) -> list[str]:
+    """What `pv.check` finds on the first batch beyond `check_data`: the findings that are not fatal.
+
+    Raises ValueError for those that are, all in one.
+    """
+    x = next(data.batches("train", batch_size, shuffle=False, device=device)).to(home(vae)[1])
+    found = findings(vae, x, x, objective, data.size("train"))
+    if fatal := [str(f) for f in found if f.fatal]:
+        raise ValueError("\n".join(fatal))
+    return [str(f) for f in found]
 
 
 @contextmanager
