@@ -8,7 +8,7 @@ from pathlib import Path
 from . import starting_point
 from .commands import build_model, load_data
 from .describe import describe
-from .options import Parser, read_train
+from .options import Parser, find_model, has_guide, read_train
 from .preflight import check as find_mistakes
 from .program import seeded
 
@@ -36,8 +36,14 @@ def check(words: list[str]) -> int:
     """Print what a model is and what is wrong with it; the exit status is 1 where training could not be right."""
     settings = read_train(words, "check", lambda parser: None)
     data = load_data(settings)
-    with seeded(settings["seed"]):
-        vae = build_model(settings, data)
+    try:
+        with seeded(settings["seed"]):
+            vae = build_model(settings, data)
+    except ValueError as error:  # no guide can be derived from a model with a mistake
+        if has_guide(find_model(settings["model"])):
+            raise
+        print(error)
+        return 1
     findings = find_mistakes(vae, data)
     if not any(finding.fatal for finding in findings):
         print(describe(vae, next(data.batches("train", FEW, shuffle=False))))

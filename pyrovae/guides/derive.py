@@ -14,7 +14,7 @@ from torch import Tensor
 from ..config import nearest
 from ..networks import Standardise
 from ..program import evaluating, home, read_site, sample_sites, seeded
-from ..program.checks import explain_plate, plain_errors
+from ..program.checks import check_support, explain_plate, plain_errors
 from ..program.graph import Node, read_graph
 from ..program.sites import DATA
 from .amortised import Amortised
@@ -150,8 +150,11 @@ def _check_model(function: Callable[[Tensor], Any], model: Any, x: Tensor) -> No
             explain_plate(error, "model")
             raise
         with pyro.validation_enabled(False):
-            for _, site in sample_sites(trace):
-                _ = read_site(site, (1, len(x)), None, "model").log_prob
+            for name, site in sample_sites(trace):
+                found = read_site(site, (1, len(x)), None, "model")
+                if site["is_observed"]:
+                    check_support(name, site["fn"], site["value"])
+                _ = found.log_prob
 
 
 def _families(family: str | Mapping[str, str], latents: Mapping[str, Node]) -> dict[str, str]:

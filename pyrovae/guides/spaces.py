@@ -125,7 +125,7 @@ class Space:
             deep = len(shape) - onto.domain.event_dim
             steps.append(torch.distributions.IndependentTransform(onto, deep) if deep else onto)
         # a flow knows the density of its own draw, which the caches find again
-        return dist.TransformedDistribution(base, [s.with_cache() for s in steps]) if steps else base
+        return Transformed(base, [s.with_cache() for s in steps], self._values()) if steps else base
 
     def of_numbers(self, raw: Tensor) -> Any:
         """The distribution over discrete events with these logits, or log rates, [*leading, n]."""
@@ -143,10 +143,34 @@ class Space:
         """From unbounded numbers, in a shape of its own, onto the values."""
         return transforms.biject_to(_CONTINUOUS[self.kind](self.low, self.high))
 
+    def _values(self) -> Any:
+        """As a constraint of torch's."""
+        one = _CONTINUOUS[self.kind](self.low, self.high)
+        return constraints.independent(one, len(self.event) - one.event_dim)
+
     def __str__(self) -> str:
         shape = f" {list(self.event)}" if self.event else ""
         bounds = {"above": f" {self.low:g}" if self.low is not None else "", "between": f" {self.low} and {self.high}"}
         return f"{self.kind}{bounds.get(self.kind, '')}{shape}"
+
+
+class Transformed(dist.TransformedDistribution):
+    """A distribution carried by transforms onto values that are told: torch takes those of the last step alone."""
+
+    def __init__(self, base: Any, steps: list[Any], values: Any, validate_args: bool | None = None) -> None:
+        self.values = values
+        super().__init__(base, steps, validate_args=validate_args)
+
+    @constraints.dependent_property
+    def support(self) -> Any:  # type: ignore[override]
+        """The values."""
+        return self.values
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """The same distribution for every element of a larger batch shape."""
+        new = self._get_checked_instance(Transformed, _instance)
+        new.values = self.values
+        return super().expand(batch_shape, _instance=new)
 
 
 def space_of(name: str, distribution: Any) -> Space:
