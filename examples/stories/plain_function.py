@@ -1,0 +1,18 @@
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+# Typical values of the 13 columns, in their units: alcohol in per cent, ..., proline in mg/l.
+TYPICAL = torch.tensor([13, 2.0, 2.4, 20, 100, 2.3, 2.0, 0.36, 1.6, 5.0, 0.96, 2.6, 750])
+
+
+def wine(x: Tensor) -> None:
+    """p(x, z) = p(z) Π_d LogNormal(x_d | (b + z W)_d, s_d), z in three dimensions; W, b and s are parameters."""
+    loadings = pyro.param("loadings", lambda: 0.1 * torch.randn(3, 13))
+    typical = pyro.param("typical", lambda: TYPICAL.log())
+    spread = pyro.param("spread", lambda: torch.full((13,), 0.3), constraint=constraints.positive)
+    with pyro.plate("data", len(x), dim=-1):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(3), 1.0).to_event(1))
+        pyro.sample("x", dist.LogNormal(typical + z @ loadings, spread).to_event(1), obs=x)
