@@ -11,11 +11,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from scipy.stats import binom, norm
+from scipy.stats import binom, chi2, norm
 
 from pyrovae import data
 from pyrovae.data import arrays, dataset, files, sources
 from pyrovae.data.binarise import fresh_draw
+from pyrovae.data.synthetic import ANGLE, DAMPING, DRIFT, NOISE
 
 needs_mnist = pytest.mark.skipif(
     not (Path(os.environ.get("PYROVAE_DATA", "/nowhere")) / "MNIST" / "raw").is_dir(),
@@ -59,6 +60,59 @@ def test_labels_stay_with_their_images():
     d = data.load("digits")
     for split, x in d.stored.items():
         assert [label_of[image.numpy().tobytes()] for image in x] == d.labels[split].tolist()
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("breast_cancer", (411, 45, 113)), ("wine", (129, 14, 35))])
+def test_tables_are_all_rows_in_their_units(name, sizes):
+    from sklearn import datasets
+
+    d = data.load(name)
+    assert tuple(d.size(s) for s in ("train", "validation", "test")) == sizes
+    theirs = getattr(datasets, f"load_{name}")()
+    assert (d.values, d.levels, d.event_shape) == ("real", None, theirs.data.shape[1:])
+    x, y = (torch.cat([getattr(d, s) for s in d.stored]), torch.cat(list(d.labels.values())))
+    ours = sorted((*row, label) for row, label in zip(x.tolist(), y.tolist(), strict=True))
+    rows = theirs.data.astype(np.float32).tolist()
+    assert ours == sorted((*row, label) for row, label in zip(rows, theirs.target.tolist(), strict=True))
+    assert torch.equal(d.test, data.load(name, seed=1).test)
+    assert not torch.equal(d.validation, data.load(name, seed=1).validation)
+
+
+def test_labelled_digits_are_the_digits_behind_their_labels():
+    d, digits = data.load("labelled_digits"), data.load("digits")
+    assert (d.values, d.levels, d.event_shape) == ("counts", 16, (65,))
+    for split in ("train", "validation", "test"):
+        x = getattr(d, split)
+        assert torch.equal(x[:, 0].long(), digits.labels[split])
+        assert torch.equal(x[:, 1:], getattr(digits, split).flatten(1))
+
+
+def test_oscillations_are_the_series_that_their_rule_says():
+    """Moments of x_t by propagating those of z_t; lengths uniform on 4..12; what is missing is the end."""
+    with pytest.raises(ValueError, match="load with missing=True"):
+        data.load("oscillations")
+    d = data.load("oscillations", missing=True)
+    assert (d.size("train"), d.size("validation"), d.size("test")) == (1080, 120, 300)
+    x = torch.cat([d.train, d.validation, d.test]).double()
+    seen = ~x.isnan()
+    lengths = seen.sum(1)
+    assert torch.equal(seen, torch.arange(12) < lengths[:, None])
+    counts = torch.bincount(lengths, minlength=13)
+    assert counts[:4].sum() == 0
+    expected = len(x) / 9
+    assert float(((counts[4:] - expected) ** 2 / expected).sum()) < chi2.isf(1e-6, 8)
+    turn = DAMPING * np.array([[np.cos(ANGLE), -np.sin(ANGLE)], [np.sin(ANGLE), np.cos(ANGLE)]])
+    scores, variance, first = [], np.eye(2), np.eye(2)
+    for t in range(12):
+        of_t, pairs = x[seen[:, t], t], x[seen[:, t], 0] * x[seen[:, t], t]
+        expected_square = variance[0, 0] + NOISE**2
+        covariance = first[0, 0] + (NOISE**2 if t == 0 else 0)
+        for draws, mean in ((of_t, 0.0), (of_t**2, expected_square), (pairs, covariance)):
+            scores.append(float((draws.mean() - mean) / (draws.std() / len(draws) ** 0.5)))
+        variance, first = turn @ variance @ turn.T + DRIFT**2 * np.eye(2), turn @ first
+    assert max(map(abs, scores)) < norm.isf(1e-6 / 2 / len(scores))
+    again = data.load("oscillations", missing=True, seed=1)
+    assert torch.equal(again.test.nan_to_num(), d.test.nan_to_num())
 
 
 def test_test_digits_are_the_same_under_every_seed_and_validation_digits_are_not():
@@ -650,7 +704,10 @@ def with_bad(value, n=1):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: data.load("minst"), r"'minst' is not known; did you mean 'mnist'\? Known: celeba, cifar10, digits"),
+        (
+            lambda: data.load("minst"),
+            r"'minst' is not known; did you mean 'mnist'\? Known: breast_cancer, celeba, ",
+        ),
         (lambda: data.load("digits", binarise="dynamc"), "binarise by 'dynamc'; did you mean 'dynamic'"),
         (lambda: data.load("digits", validation=5000), "1438 training examples, and validation=5000 leaves none"),
         (lambda: data.load("digits", validation=1.5), r"validation to be a number of examples or a fraction.*1.5"),

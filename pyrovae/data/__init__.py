@@ -24,7 +24,11 @@ def load(
     threshold: float = 0.5,
     missing: bool = False,
 ) -> Dataset:
-    """A `Dataset` by name (digits, mnist, fashion, kmnist, emnist, cifar10, svhn, omniglot, celeba) or by path.
+    """A `Dataset` by name or by path.
+
+    Names: digits, labelled_digits (x is the label, then 64 pixels), breast_cancer and wine (tables of real numbers, in
+    their units) need no files, nor does oscillations (drawn; series of 4 to 12 steps with NaN behind the end, for
+    missing=True). mnist, fashion, kmnist, emnist, cifar10, svhn, omniglot and celeba are read by torchvision.
 
     A path is a `.npz` file (`train`, `validation`, `test` or `x_train`, `x_test`; labels `y_train`, ...), a `.npy`
     file, which stays on disk (its last rows are validation and test: shuffle a sorted file first), or a folder of
@@ -41,7 +45,7 @@ def load(
     tensor([0., 1.])
     >>> load("minst")
     Traceback (most recent call last):
-    ValueError: data 'minst' is not known; did you mean 'mnist'? Known: celeba, cifar10, ...
+    ValueError: data 'minst' is not known; did you mean 'mnist'? Known: breast_cancer, celeba, ...
     """
     text = os.fspath(name)
     if text in SOURCES:

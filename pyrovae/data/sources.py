@@ -1,4 +1,4 @@
-"""Data sets by name: the digits that scikit-learn embeds, and the sets that torchvision reads."""
+"""Data sets by name: what scikit-learn embeds, the sets that torchvision reads, and drawn ones."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .arrays import Raw
 from .files import cache_folder, decode_into, open_decoded, write_npy
+from .synthetic import oscillations
 
 Source = Callable[[str, Path], Raw]
 
@@ -30,13 +31,45 @@ def digits(name: str, root: Path) -> Raw:
 
     embedded = load_digits()
     x = torch.from_numpy(embedded.images.astype(np.uint8)).unsqueeze(1)  # [N, 8, 8] -> [N, 1, 8, 8]
-    y = torch.from_numpy(embedded.target.astype(np.int64))
+    splits, labels, held = _fixed_fifth(x, embedded.target)
+    origin = {"train": "scikit-learn's load_digits", "test": held}
+    return Raw(name, splits, labels, "counts", 16, origin=origin)
+
+
+def labelled_digits(name: str, root: Path) -> Raw:
+    """The digits with their label in x, [65]: label 0..9, then 64 pixels row by row, 0..16; the splits of `digits`.
+
+    For models that read or observe the label, as p(z | y): a model is given x alone.
+    """
+    raw = digits(name, root)
+    raw.splits = {
+        split: torch.cat([raw.labels[split].to(x.dtype)[:, None], x.flatten(1)], 1) for split, x in raw.splits.items()
+    }
+    raw.origin["train"] += ", the label in front of the pixels"
+    return raw
+
+
+def _table(name: str, root: Path) -> Raw:
+    """A table of scikit-learn's, [N, columns] in the units of its columns; one fifth, under every seed, is for test.
+
+    breast_cancer: 569 x 30, shapes of cell nuclei, heavy-tailed; labels 0 malignant, 1 benign. wine: 178 x 13,
+    chemistry of wines, all positive; labels are three growers.
+    """
+    from sklearn import datasets
+
+    embedded: Any = getattr(datasets, f"load_{name}")()
+    splits, labels, held = _fixed_fifth(torch.from_numpy(embedded.data.astype(np.float32)), embedded.target)
+    origin = {"train": f"scikit-learn's load_{name}, units as they are", "test": held}
+    return Raw(name, splits, labels, "real", origin=origin)
+
+
+def _fixed_fifth(x: Tensor, labels: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
+    """Train and test of a set that comes whole: x, labels, and how the test split was chosen."""
+    y = torch.from_numpy(labels.astype(np.int64))
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(x)))
-    held, rest = order[:359].sort().values, order[359:].sort().values
-    origin = {"train": "scikit-learn's load_digits", "test": "359 of 1797: one fixed choice, whatever the seed"}
-    return Raw(
-        name, {"train": x[rest], "test": x[held]}, {"train": y[rest], "test": y[held]}, "counts", 16, origin=origin
-    )
+    held, rest = (part.sort().values for part in order.split([len(x) // 5, len(x) - len(x) // 5]))
+    how = f"{len(held)} of {len(x)}: one fixed choice, whatever the seed"
+    return {"train": x[rest], "test": x[held]}, {"train": y[rest], "test": y[held]}, how
 
 
 def _fetch(name: str, root: Path, layout: str, read: Callable[[bool], Any]) -> Any:
@@ -177,6 +210,10 @@ def _celeba(name: str, root: Path) -> Raw:
 
 SOURCES: dict[str, Source] = {
     "digits": digits,
+    "labelled_digits": labelled_digits,
+    "breast_cancer": _table,
+    "wine": _table,
+    "oscillations": oscillations,
     "mnist": partial(_idx, kind="MNIST"),
     "fashion": partial(_idx, kind="FashionMNIST"),
     "kmnist": partial(_idx, kind="KMNIST"),
