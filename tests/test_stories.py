@@ -80,7 +80,7 @@ STORIES = {  # file: (class or function, its data, other options, epochs of the 
     "shared_strokes": ("SharedStrokes", "digits", FASTER, 80, pixels),
     "oscillation": ("Oscillation", "oscillations", ["--missing", "true", *FASTER], 15, first_order),
     "overdispersed": ("Overdispersed", "digits", ["--learning_rate", "0.005"], 50, negative_binomials),
-    "labelled": ("Labelled", "labelled_digits", ["--guide.activation", "tanh", *FASTER], 60, pixels_of_a_class),
+    "labelled": ("Labelled", "labelled_digits", FASTER, 25, pixels_of_a_class),
     "heavy_tails": ("HeavyTails", "breast_cancer", [], 80, functools.partial(columns, family="t")),
     "plain_function": ("wine", "wine", FASTER, 100, functools.partial(columns, family="lognorm")),
     "two_layers": ("TwoLayers", "digits", FAST, 25, pixels),
