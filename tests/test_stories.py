@@ -77,8 +77,8 @@ FAST, FASTER = ["--learning_rate", "0.003"], ["--learning_rate", "0.01"]
 STORIES = {  # file: (class or function, its data, other options, epochs of the test, baseline)
     "contrast": ("Contrast", "digits", FAST, 32, pixels),
     "clusters": ("Clusters", "digits", FASTER, 25, pixels),
-    "shared_strokes": ("SharedStrokes", "digits", FASTER, 80, pixels),
-    "oscillation": ("Oscillation", "oscillations", ["--missing", "true", *FASTER], 15, first_order),
+    "shared_strokes": ("SharedStrokes", "digits", ["--learning_rate", "0.03"], 35, pixels),
+    "oscillation": ("Oscillation", "oscillations", ["--missing", "true", *FASTER], 10, first_order),
     "overdispersed": ("Overdispersed", "digits", ["--learning_rate", "0.005"], 50, negative_binomials),
     "labelled": ("Labelled", "labelled_digits", FASTER, 25, pixels_of_a_class),
     "heavy_tails": ("HeavyTails", "breast_cancer", [], 80, functools.partial(columns, family="t")),
