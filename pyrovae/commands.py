@@ -243,7 +243,7 @@ def build_model(settings: dict[str, Any], data: Dataset) -> Any:
     if has_guide(story):
         return model
     program = Program(model, amortize(model, data, **settings["guide"]))
-    program.bear(next(data.batches("train", 1, shuffle=False)))
+    program.bear(next(data.batches("train", 100, shuffle=False)))
     return program
 
 
@@ -301,7 +301,7 @@ def figures(vae: Any, data: Dataset, run: Fit, folder: RunFolder) -> None:
         "samples": lambda: plots.samples(vae, 64, like=held_out),
         "reconstructions": lambda: plots.reconstructions(vae, held_out[:12]),
         "latent_map": lambda: plots.latent_map(vae, held_out[:5000], None if labels is None else labels[:5000]),
-        "traversal": lambda: plots.traversal(vae, held_out[:500]),
+        "traversal": lambda: plots.traversal(vae, held_out[:500], site=_largest_latent(vae, held_out[:1])),
         "interpolation": lambda: plots.interpolation(vae, held_out[:4], held_out[4:8]),
     }
     for name, draw in pictures.items():
@@ -312,6 +312,12 @@ def figures(vae: Any, data: Dataset, run: Fit, folder: RunFolder) -> None:
         except Exception as error:  # a user's model may lack anything that a picture needs; the run is whole
             reason = " ".join(str(error).split()) or type(error).__name__
             print(f"figure {name} left out: {reason}", file=sys.stderr)
+
+
+def _largest_latent(vae: Any, x: Tensor) -> str | None:
+    """The name of the latent with most dimensions, of several."""
+    codes = evaluation.encode(vae, x)
+    return max(codes, key=lambda name: codes[name].numel()) if isinstance(codes, dict) else None
 
 
 def _same_data(settings: dict[str, Any], before: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn as nn
 import yaml
+from conftest import F64, Global
 
 import pyrovae as pv
 from pyrovae.evaluation import evidence
@@ -445,3 +446,52 @@ def test_a_pickle_in_the_place_of_the_state_is_not_run(tmp_path):
     (tmp_path / "state.pt").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(ValueError, match=r"state.pt' is corrupt .*; the run cannot be resumed"):
         RunFolder(tmp_path).read_state()
+
+
+class Shifted(torch.nn.Module):
+    """y is a label, x ~ 𝒩(m_y + 0.1 z, 0.1²): what is observed of a datum depends on another thing observed of it."""
+
+    places = (0.0, 5.0, 9.0)
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Categorical(torch.ones(3)), obs=x[:, 0].long())
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(torch.tensor(self.places)[y] + 0.1 * z, 0.1), obs=x[:, 1])
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0 * x[:, 0], 1.0))
+
+
+def test_what_is_made_of_a_labelled_datum_has_its_label():
+    x = torch.tensor([[0.0, 0.0], [1.0, 5.0], [2.0, 9.0]])
+    places = torch.tensor(Shifted.places)
+    made = pv.reconstruct(Shifted(), x)
+    torch.testing.assert_close(made["x"], places)
+    torch.testing.assert_close(pv.interpolate(Shifted(), x[1], x[2], steps=4)["x"], torch.full((4,), 5.0))
+    drawn = pv.generate(Shifted(), 500, like=x)
+    assert ((drawn["x"] - places[drawn["y"]]).abs() < 1.0).all()  # its own label: drawn, not that of x
+    mean = pv.generate(Shifted(), 6, mean=True, like=x)
+    assert ((mean["x"] - places[mean["y"]]).abs() < 1.0).all()
+
+
+def test_rows_that_a_model_reads_are_taken_in_turn():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z + 100 * x[:, 0], 0.1), obs=x[:, 1])
+
+    made = pv.generate(pv.Program(model, lambda x: None), 5, like=torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
+    torch.testing.assert_close((made / 100).round(), torch.tensor([1.0, 2.0, 1.0, 2.0, 1.0]))
+
+
+def test_the_predictive_density_of_a_model_with_a_global_latent_is_exact():
+    """q(θ) = 𝒩(0.3, 0.4²) and x | θ ~ 𝒩(θ, 2): E_q p(x | θ) = 𝒩(x; 0.3, 2 + 0.4²). Wrong once in a million."""
+    vae = Global(100)
+    x = torch.randn(6, dtype=F64)
+    ev = pv.evaluate(vae, x, particles=40_000, seed=1)
+    exact = dist.Normal(vae.loc, (2 + 0.4**2) ** 0.5).log_prob(x).detach()
+    assert ev.global_latents == ("theta",)
+    assert ((ev.log_evidence - exact).abs() < 5.2 * ev.standard_error + 1e-3).all()
+    assert ev.latent_units == 1

@@ -34,7 +34,7 @@ def generate(vae: Any, n: int, seed: int = 0, mean: bool = False, like: Tensor |
         n: how many.
         seed: of the draws.
         mean: give E[x | z] instead of x.
-        like: data [*, *event] for a model that reads more of x than its length.
+        like: data [*, *event] for a model that reads more of x than its length, such as a label: its rows, in turn.
 
     Raises:
         ValueError: for an n that is no whole number of at least 1.
@@ -277,24 +277,29 @@ def _rows(z: Any, drawn: dict[str, _Latent]) -> int:
     return next(iter(sizes.values()))
 
 
-def _run(vae: Any, given: dict[str, Tensor], n: int, seed: int, mean: bool, like: Tensor | None) -> dict[str, Tensor]:
-    """The un-conditioned model with n rows: values, or means, of its observed sites."""
-    trace = _unconditioned(vae, given, n, seed, mean, like)
-    return {name: s["value"] for name, s in sample_sites(trace) if s["infer"].get("was_observed")}
+def _run(vae: Any, z: dict[str, Tensor], n: int, seed: int, mean: bool, like: Tensor | None) -> dict[str, Tensor]:
+    """The un-conditioned model with n rows: values, or means, of its observed sites.
+
+    At given latents z what a model reads of its observed sites, in a mean, is what `like` has there.
+    """
+    trace = _unconditioned(vae, z, n, seed, mean, like)
+    sites = {name: s for name, s in sample_sites(trace) if s["infer"].get("was_observed")}
+    means = {name: s["infer"].get("mean") for name, s in sites.items()}
+    return {name: s["value"] if means[name] is None else means[name] for name, s in sites.items()}
 
 
-def _unconditioned(
-    vae: Any, given: dict[str, Tensor], n: int, seed: int, mean: bool, like: Tensor | None
-) -> poutine.Trace:
+def _unconditioned(vae: Any, z: dict[str, Tensor], n: int, seed: int, mean: bool, like: Tensor | None) -> poutine.Trace:
     device, dtype = home(vae)
     if like is not None:
         check_data("like", like)
-    blank = torch.zeros([n, *(like.shape[1:] if like is not None else [])], device=device, dtype=dtype)
-    observed = ObservedAtMean() if mean else Unobserved()
+    x = torch.zeros(n, device=device, dtype=dtype)
+    if like is not None:
+        x = like[torch.arange(n, device=like.device) % len(like)].to(device, dtype)
+    observed = ObservedAtMean(given=bool(z) and like is not None) if mean else Unobserved()
     quiet = pyro.validation_enabled(False)
-    with evaluating(vae), seeded(seed, device), quiet, plain_errors(), Values(given), observed:
+    with evaluating(vae), seeded(seed, device), quiet, plain_errors(), Values(z), observed:
         try:
-            return poutine.trace(vae.model).get_trace(blank)
+            return poutine.trace(vae.model).get_trace(x)
         except Exception as error:
             if like is None:
                 error.add_note("If the model reads more of x than its length, give some data: like=x.")

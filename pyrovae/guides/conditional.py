@@ -21,7 +21,6 @@ FAMILIES: dict[str, tuple[type[Posterior], dict[str, Any]]] = {
     "flow": (Flow, {"kind": "NSF"}),  # bends a single dimension as well
     "mixture": (Mixture, {}),
 }
-NEAR = 0.1  # size of the last weights at the start, against Glorot's: q(z | x) is about where the prior is
 NARROW = math.log(0.1)  # log σ of a global latent at the start
 
 
@@ -50,10 +49,6 @@ class Head(Network):
         self.inner, self.data, self.nesting = [(int(d), int(s)) for d, s in inner], data, nesting
         size = math.prod(s for _, s in self.inner) * code
         self.network = MLP([inputs], [size], hidden) if inputs else None
-        if self.network is not None:
-            last = [m for m in self.network.modules() if isinstance(m, nn.Linear)][-1]
-            with torch.no_grad():
-                last.weight.mul_(NEAR)
         self.constant = None if inputs else nn.Parameter(0.1 * torch.randn(size))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,7 +68,8 @@ class Head(Network):
         if self.network is not None:
             return self.network(x)
         assert self.constant is not None
-        return self.constant.expand(*x.shape[:-1], -1)
+        # a view of a parameter has no gradient function where gradients are off, which torch's counter stumbles over
+        return self.constant.expand(*x.shape[:-1], -1).clone()
 
 
 class Conditional(nn.Module):

@@ -46,7 +46,7 @@ def amortize(
     them, and given latents before it; one outside of the plate gets variational parameters. Sites that the model sums
     over are left out. Discrete latents get logits, and are summed over in the guide where all of them together have 64
     values at most (infer={"enumerate": "parallel"}); with more, take an objective with gradient="score" or "vimco".
-    At the start q(z | x) is about where draws from the prior are.
+    Coordinates are in units of the prior's, so that q(z | x) starts about where draws from the prior are.
 
     Local latents are not drawn given global ones, q(θ) Π_n q(z_n | x_n), which is exact where q(θ) has narrowed to a
     point; and latents of one site in one plate are independent given what they are drawn given.

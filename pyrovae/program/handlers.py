@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .checks import is_sphere
 from .enumeration import check_marked, is_marked, support
-from .sites import data_frames
+from .sites import data_frames, family
 
 
 class Values(Messenger):
@@ -37,15 +37,35 @@ class Unobserved(UnconditionMessenger):
 
 
 class ObservedAtMean(Unobserved):
-    """Gives observed sites their distribution's mean, without a draw; a draw where it has none."""
+    """Keeps the mean of every observed site, infer["mean"], for what reads it; a site without one has none.
+
+    Sites after it get its value in the data, such as a label, where `given` says that these are at hand; else its mean,
+    or a draw from what is discrete, whose mean is no value of it.
+    """
+
+    def __init__(self, given: bool = False) -> None:
+        super().__init__()
+        self.given = given
 
     def _pyro_sample(self, msg: Any) -> None:
+        data = msg["value"]
         super()._pyro_sample(msg)
-        if msg["infer"].get("was_observed"):
-            try:
-                msg["value"], msg["done"] = msg["fn"].mean, True
-            except NotImplementedError:
-                return
+        if not msg["infer"].get("was_observed"):
+            return
+        mean = _mean(msg["fn"])
+        msg["infer"] = msg["infer"] | {"mean": mean}
+        if self.given:
+            msg["value"], msg["done"] = data, True
+        elif mean is not None and not getattr(msg["fn"].support, "is_discrete", False):
+            msg["value"], msg["done"] = mean, True
+
+
+def _mean(distribution: Any) -> Tensor | None:
+    """None where there is none: torch's Categorical says NaN."""
+    try:
+        return None if family(distribution) == "Categorical" else distribution.mean
+    except NotImplementedError:
+        return None
 
 
 class AtMean(Messenger):
