@@ -47,6 +47,7 @@ FIT = (
     "device",
     "compile",
     "precision",
+    "check",
 )
 SCALE = ("devices", "strategy", "nodes")
 

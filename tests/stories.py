@@ -74,6 +74,13 @@ def clusters(x: Tensor) -> None:
         pyro.sample("y", dist.Normal(ones(1) * b[..., None], 1.0).to_event(1), obs=x[..., 1:])
 
 
+def mixture(x: Tensor) -> None:
+    """All is summed over."""
+    with pyro.plate("data", len(x)):
+        c = pyro.sample("c", dist.Categorical(logits=0 * ones(3)), infer={"enumerate": "parallel"})
+        pyro.sample("x", dist.Normal(2.0 * c.to(x.dtype), 1.0), obs=x)
+
+
 def labelled(x: Tensor) -> None:
     """The prior is a function of a label, the first element of x."""
     with pyro.plate("data", len(x)):

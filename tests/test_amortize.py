@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import F64, TwoLatents, check_trace, fake_cuda, reached, z_test
 from pieces import small_vae
-from stories import STORIES
+from stories import STORIES, mixture
 from zoo import OBJECTIVES
 
 import pyrovae as pv
@@ -21,7 +21,7 @@ from pyrovae.guides.inverse import DATA, faithful_inverse
 from pyrovae.objectives import ELBO
 from pyrovae.program import sample_sites
 
-SMALL = {"hidden": [6]}
+SMALL = {"hidden": [16]}
 FAMILIES = ["normal", "full", "flow", "mixture"]
 
 
@@ -299,10 +299,21 @@ def _without_to_event(x):
         (lambda: pv.amortize(STORIES["chain"].model, [1.0]), "expects data as a tensor .N, .event. .*got list"),
         (lambda: pv.amortize("chain", torch.zeros(5)), "expects a model, a function of x .*got 'chain'"),
         (lambda: pv.amortize(_of_bounds, torch.zeros(5)), "site 'b' has bounds that differ from value to value"),
-        (lambda: pv.amortize(_without_latents, torch.zeros(5)), "expects a model with a latent to draw"),
+        (lambda: pv.amortize(_without_latents, torch.zeros(5)), "expects a model with a latent, and this"),
         (lambda: pv.amortize(_without_to_event, torch.zeros(5)), "site 'z' expects batch dimensions of plate 'data'"),
     ],
 )
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_model_that_sums_over_all_needs_no_guide():
+    torch.set_default_dtype(F64)
+    guide = pv.amortize(mixture, torch.randn(50))
+    assert str(guide) == "1"
+    x = torch.tensor([0.0, 1.0])
+    exact = dist.Normal(torch.tensor([0.0, 2.0, 4.0]), 1.0).log_prob(x[:, None]).logsumexp(-1) - math.log(3)
+    program = pv.Program(mixture, guide)
+    torch.testing.assert_close(pv.densities(program, x, particles=3).log_weight, exact.expand(3, 2))
+    torch.testing.assert_close(pv.evaluate(program, x, particles=2).log_evidence, exact)

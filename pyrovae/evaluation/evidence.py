@@ -236,7 +236,7 @@ def _sums(d: Densities) -> tuple[Tensor, ...]:
         d.log_weight.sum(0),
         rate.sum(0),
         -d.log_likelihood.sum(0),
-        torch.cat([_centre(site) for site in d.posterior.values() if site.local], -1),
+        torch.cat([rate.new_zeros(d.shape[1], 0), *(_centre(s) for s in d.posterior.values() if s.local)], -1),
     )
 
 

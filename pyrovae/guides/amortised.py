@@ -99,7 +99,7 @@ class Amortised(Configured, nn.Module):
         return u.flatten(leading + 1)
 
     def __str__(self) -> str:
-        return " ".join(map(str, self.factors))
+        return " ".join(map(str, self.factors)) or "1"
 
     def __repr__(self) -> str:
         names = max((len(f.name) for f in self.factors), default=0)

@@ -42,7 +42,7 @@ def amortize(
     """An amortised guide q(z | x) for any model: its factors, their order and their supports are read from a trace.
 
     The order is that of a faithful inverse, children before parents, so that no dependence of the posterior is left
-    out and none is made up. A latent of the data plate is drawn given features of x, which one encoder makes for all of
+    out and none is made up. Where the model sums over all of its latents nothing is left to draw, and q is 1. A latent of the data plate is drawn given features of x, which one encoder makes for all of
     them, and given latents before it; one outside of the plate gets variational parameters. Sites that the model sums
     over are left out. Discrete latents get logits, and are summed over in the guide where all of them together have 64
     values at most (infer={"enumerate": "parallel"}); with more, take an objective with gradient="score" or "vimco".
@@ -100,8 +100,8 @@ def _derived(
     _check_model(function, model, few)
     nodes = read_graph(function, few, "model", model)
     latents = {n.name: n for n in nodes if not n.observed and not n.marked}
-    if not latents:
-        raise ValueError("amortize expects a model with a latent to draw, and this one has none; add pyro.sample")
+    if not latents and not any(n.marked for n in nodes):
+        raise ValueError("amortize expects a model with a latent, and this one has none; add pyro.sample without obs=")
     families = _families(family, latents)
     spaces = {name: space_of(name, node.distribution) for name, node in latents.items()}
     given = {n: () for n in latents if not latents[n].local} | _inverse(nodes, latents)
