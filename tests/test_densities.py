@@ -951,3 +951,22 @@ def test_prior_and_posterior_of_other_values(case):
     words = rf"site 'z' is {type(p).__name__} in the model, .*{type(q).__name__} in the guide.* the same values"
     with pytest.raises(ValueError, match=words):
         pv.densities(vae, torch.randn(3), 2)
+
+
+def test_a_leading_dimension_of_one_is_none_of_the_data():
+    """A distribution of batch shape [1, B] in a plate of B rows: one density a datum, not their sum."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1, len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(1, len(x)), 1.0))
+
+    x = torch.randn(5)
+    d = pv.densities(pv.Program(model, guide), x)
+    z = d.posterior["z"].value.reshape(5)
+    torch.testing.assert_close(d.log_prior[0], dist.Normal(0.0, 1.0).log_prob(z))
+    torch.testing.assert_close(d.log_likelihood[0], dist.Normal(z, 1.0).log_prob(x))

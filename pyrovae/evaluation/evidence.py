@@ -184,7 +184,7 @@ def evaluate(
     log_evidence = w - math.log(particles)
     relative_variance = ((w2 - 2 * w).exp() * particles - 1).clamp(min=0)  # K Σw² / (Σw)² − 1
     error = (relative_variance / (particles - 1)).sqrt() if particles > 1 else torch.full_like(w, math.nan)
-    spread = (means / particles).var(0) if len(x) > 1 else means[0].new_zeros(means.shape[1:])
+    spread = (means / particles).var(0) if len(x) > 1 and means.numel() else means[0].new_zeros(means.shape[1:])
     return Evaluation(
         log_evidence=log_evidence,
         standard_error=error,

@@ -42,11 +42,12 @@ def amortize(
     """An amortised guide q(z | x) for any model: its factors, their order and their supports are read from a trace.
 
     The order is that of a faithful inverse, children before parents, so that no dependence of the posterior is left
-    out and none is made up. Where the model sums over all of its latents nothing is left to draw, and q is 1. A latent of the data plate is drawn given features of x, which one encoder makes for all of
+    out and none is made up. A latent of the data plate is drawn given features of x, which one encoder makes for all of
     them, and given latents before it; one outside of the plate gets variational parameters. Sites that the model sums
-    over are left out. Discrete latents get logits, and are summed over in the guide where all of them together have 64
-    values at most (infer={"enumerate": "parallel"}); with more, take an objective with gradient="score" or "vimco".
-    Coordinates are in units of the prior's, so that q(z | x) starts about where draws from the prior are.
+    over are left out; where it sums over all, q is 1. Discrete latents get logits, and are summed over in the guide
+    where all of them together have 64 values at most (infer={"enumerate": "parallel"}); with more, take an objective
+    with gradient="score" or "vimco". Coordinates are in units of the prior's, so that q(z | x) starts about where draws
+    from the prior are.
 
     Local latents are not drawn given global ones, q(θ) Π_n q(z_n | x_n), which is exact where q(θ) has narrowed to a
     point; and latents of one site in one plate are independent given what they are drawn given.
