@@ -179,13 +179,19 @@ def _changes(
             if source:
                 after = at(x, values | {source: _another(distributions[source], values[source])})
             else:
-                after = at(x.roll(1, 0), values)
+                after = at(_other_rows(x), values)
         except Exception:
             continue
         for name in sites:
             if name != source and (name not in after or not _equal(before[name], after[name])):
                 changed[name].add(source)
     return changed
+
+
+def _other_rows(x: Tensor) -> Tensor:
+    """Another datum in every row; what is missing stays missing, since a mask of it says nothing of the others."""
+    rolled = x.roll(1, 0)
+    return torch.where(x.isnan() | rolled.isnan(), x, rolled)
 
 
 def _another(distribution: Any, value: Tensor) -> Tensor:
