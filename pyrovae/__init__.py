@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 from . import data, lab, likelihoods, models, networks, objectives, plots, posteriors, priors
 from .arviz import pareto_k, to_datatree
-from .describe import Description, describe
+from .description import Description, describe
 from .evaluation import anneal, decode, encode, evaluate, generate, interpolate, reconstruct, traverse
 from .guides import Program, amortize
 from .objectives.pyro_elbo import to_pyro

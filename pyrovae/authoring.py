@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import starting_point
 from .commands import build_model, load_data
-from .describe import describe
+from .description import describe
 from .options import Parser, find_model, has_guide, read_train
 from .preflight import check as find_mistakes
 from .program import seeded

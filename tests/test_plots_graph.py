@@ -10,7 +10,8 @@ import torch
 from graphs import GRAPHS
 
 import pyrovae as pv
-from pyrovae.plots.graph import FACTOR_RADIUS, RADIUS, arrange
+from pyrovae.plots.graph_arrows import FACTOR_RADIUS, RADIUS
+from pyrovae.plots.graph_layout import arrange
 from pyrovae.program.structure import read_structure
 
 

@@ -61,6 +61,12 @@ class Structure:
     parameters: list[nn.Parameter]
 
     @property
+    def nodes(self) -> dict[str, Node]:
+        """Every random choice by its name, as it is in the model where it is there."""
+        p = {f.name: f.node for f in self.p}
+        return p | {f.name: f.node for f in self.q or () if f.name not in p}
+
+    @property
     def observed(self) -> list[str]:
         """Names of the observed sites, without factors."""
         return [f.name for f in self.p if f.node.observed and not f.is_factor]
