@@ -33,12 +33,13 @@ def normal(y: Tensor) -> Any:
 
 
 class TwoLayers(nn.Module):
-    """z2 ~ 𝒩(0, I), z1 | z2 ~ 𝒩(μ(z2), σ(z2)²), x | z1 ~ Binomial(16); by hand q(z1 | x) q(z2 | z1)."""
+    """z2 ~ 𝒩(0, I), z1 | z2 ~ 𝒩(μ(z2), diag σ²), x | z1 ~ Binomial(16); by hand q(z1 | x) q(z2 | z1)."""
 
     def __init__(self, data: pv.data.Dataset, low: int = 10, top: int = 4) -> None:
         super().__init__()
         self.top = top
-        self.prior = MLP([top], [2 * low], [WIDTH])
+        self.prior = MLP([top], [low], [WIDTH])
+        self.log_scale = nn.Parameter(torch.zeros(low))
         self.decoder = MLP([low], [1, 8, 8], [WIDTH])
         centre = Standardise([1, 8, 8]).to_data(data.train, rescale=True)
         self.encoder = Chain(centre, MLP([1, 8, 8], [2 * low], [WIDTH]))
@@ -48,7 +49,7 @@ class TwoLayers(nn.Module):
         """p(z2) p(z1 | z2) p(x | z1)."""
         with pyro.plate("data", len(x), dim=-1):
             z2 = pyro.sample("z2", dist.Normal(x.new_zeros(self.top), 1.0).to_event(1))
-            z1 = pyro.sample("z1", normal(self.prior(z2)))
+            z1 = pyro.sample("z1", dist.Normal(self.prior(z2), self.log_scale.exp()).to_event(1))
             pyro.sample("x", dist.Binomial(16, logits=self.decoder(z1)).to_event(3), obs=x)
 
     def guide(self, x: Tensor) -> None:

@@ -21,6 +21,7 @@ FAMILIES: dict[str, tuple[type[Posterior], dict[str, Any]]] = {
     "flow": (Flow, {"kind": "NSF"}),  # bends a single dimension as well
     "mixture": (Mixture, {}),
 }
+CALM = 0.1  # size of the last weights at the start, against Glorot's, in a network that takes other latents
 NARROW = math.log(0.1)  # log σ of a global latent at the start
 
 
@@ -63,6 +64,15 @@ class Head(Network):
         first = -self.nesting if leading else min(dims, default=0)
         return y.reshape(*leading, *(sizes.get(d, 1) for d in range(first, 0)), *self.outputs)
 
+    def calm(self) -> None:
+        """Brings the outputs near to their biases at the start.
+
+        Where a scale is an exponential of a draw that has such a scale, some draws are beyond all numbers.
+        """
+        last = [m for m in self.modules() if isinstance(m, nn.Linear)][-1]
+        with torch.no_grad():
+            last.weight.mul_(CALM)
+
     def _numbers(self, x: Tensor) -> Tensor:
         """[*leading, n] -> [*leading, Π inner · code]."""
         if self.network is not None:
@@ -86,6 +96,8 @@ class Conditional(nn.Module):
             kind, options = (VonMisesFisher, {}) if factor.family is None else FAMILIES[factor.family]
         code = space.size if kind is None else kind.code(space.size, **options)[0]
         self.head = Head(inputs, code, hidden, factor.inner, data, nesting)
+        if factor.given:
+            self.head.calm()
         self.posterior: Any = None if kind is None else kind(self.head, **options)
 
     def forward(self, x: Tensor) -> Any:
