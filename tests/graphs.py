@@ -9,6 +9,8 @@ import torch.nn as nn
 from conftest import F64, Global, TwoLatents
 from pieces import small_data, small_vae
 
+import pyrovae as pv
+
 
 class Clusters(nn.Module):
     """A cluster that is summed over, and an inner plate."""
@@ -139,6 +141,7 @@ GRAPHS = {
     "a global latent": lambda: (Global(1000), torch.randn(5, dtype=F64)),
     "clusters": lambda: (Clusters(), torch.randn(5, 4)),
     "a chain": lambda: (Chain(), torch.randn(5, 8)),
+    "a derived chain": lambda: (pv.Program(Chain().model), torch.randn(50, 8)),
     "a long chain": lambda: (Chain(12), torch.randn(5, 12)),
     "labels": lambda: (Labelled(), torch.randn(5, 5)),
     "everything": lambda: (Everything(), torch.randn(5, 4)),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from ..description.names import plate_label, symbol
+from ..description.names import plate_label, shortened, symbol
 from ..program.graph import Node
 from ..program.structure import FACTOR, read_structure
 from .drawing import BLUE, ORANGE, blank
@@ -29,7 +29,8 @@ def graph(vae: Any, x: Tensor) -> Figure:
     """The plate diagram: a circle for each site, grey where it is observed, and solid arrows for p, dashed for q.
 
     A diamond is a site that is summed over, a small square a `pyro.factor`. A box is a plate with its size: what is
-    in it is there so many times. Arrows of q start at the observed sites whose data the guide reads.
+    in it is there so many times. Arrows of q start at the observed sites whose data the guide reads; where these are
+    all of more than four, a line of text says so in their place.
 
     Args:
         vae: anything with a Pyro `model(x)`, and a `guide(x)` if there is one.
@@ -61,7 +62,12 @@ def graph(vae: Any, x: Tensor) -> Figure:
         _draw_arrow(ax, arrow, scale, faint=many and arrow.side == "q")
     for name, node in nodes.items():
         _draw_site(ax, name, node, plan.centres[name], scale, name in structure.summed)
-    _draw_legend(ax, (low[0] + high[0]) / 2, low[1] + 0.25, structure.q is not None, scale)
+    middle = (low[0] + high[0]) / 2
+    _draw_legend(ax, middle, low[1] + (0.6 if plan.given_all else 0.25), structure.q is not None, scale)
+    if plan.given_all:
+        names = ", ".join(shortened(plan.given_all, lambda name: f"${symbol(name)}$", "…"))
+        text = f"the guide of {names} reads all that is observed"
+        ax.text(middle, low[1] + 0.22, text, ha="center", va="center", fontsize=11 * scale, color="#555555")
     return figure
 
 
@@ -71,7 +77,7 @@ def _extent(plan: Layout) -> tuple[np.ndarray, np.ndarray]:
     curves = np.concatenate([a.at(np.linspace(0, 1, 20)) for a in plan.arrows] or [boxes[:, :2]])
     low = np.minimum(boxes[:, :2].min(0), curves.min(0)) - 0.15
     high = np.maximum(boxes[:, 2:].max(0), curves.max(0)) + 0.15
-    low[1] -= 0.35
+    low[1] -= 0.7 if plan.given_all else 0.35
     more = max(0.0, 2.8 - (high[0] - low[0])) / 2
     low[0], high[0] = low[0] - more, high[0] + more
     return low, high

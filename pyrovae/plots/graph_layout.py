@@ -15,23 +15,36 @@ from .graph_arrows import FACTOR_RADIUS, RADIUS, Arrow, Edge, bend
 STEP = 1.2  # between rows and columns
 MARGIN = 0.2  # between a circle and the plate around it
 LABEL = 0.3  # height of a plate's name, below what is in it
+ALL = 4  # observed sites; of more, that a guide reads them all is no news in as many arrows
 LEVELS = 5  # deeper graphs go from left to right
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything is: the centre of each site, the box of each plate, the arrows."""
+    """Where everything is: the centre of each site, the box of each plate, the arrows.
+
+    `given_all` names the latents whose guide reads all of many observed sites, which is said and not drawn.
+    """
 
     centres: dict[str, np.ndarray]
     plates: dict[str, np.ndarray]  # [4]: left, bottom, right, top
     arrows: list[Arrow]
+    given_all: list[str]
 
 
 def arrange(structure: Structure) -> Layout:
     """Rows by depth in p, then places in the rows for few crossings and whole plates, then bends of the arrows."""
     nodes = structure.nodes
     sides = (("p", structure.p), ("q", structure.q or ()))
-    edges = [Edge(side, g, f.name) for side, factors in sides for f in factors for g in f.given if g in nodes]
+    observed = set(structure.observed)
+    given_all = [f.name for f in structure.q or () if len(observed) > ALL and observed <= set(f.given)]
+    edges = [
+        Edge(side, g, f.name)
+        for side, factors in sides
+        for f in factors
+        for g in f.given
+        if g in nodes and not (side == "q" and f.name in given_all and g in observed)
+    ]
     rows, sideways = _rows(nodes, edges)
     plates = _Plates(nodes)
     search = _Search(nodes, edges, rows, plates, sideways)
@@ -39,7 +52,7 @@ def arrange(structure: Structure) -> Layout:
     centres = dict(zip(nodes, at, strict=True))
     arrows = bend(centres, edges, {n: FACTOR_RADIUS if v.family == FACTOR else RADIUS for n, v in nodes.items()})
     boxes = plates.boxes(at, _inside(nodes, arrows))
-    return Layout(centres, plates.boxes(at) if plates.strangers(at, boxes) else boxes, arrows)
+    return Layout(centres, plates.boxes(at) if plates.strangers(at, boxes) else boxes, arrows, given_all)
 
 
 def _inside(nodes: dict[str, Node], arrows: list[Arrow]) -> dict[str, np.ndarray]:
