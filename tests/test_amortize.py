@@ -10,10 +10,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import F64, TwoLatents, check_trace, fake_cuda, reached, z_test
+from conftest import F64, Global, TwoLatents, check_trace, fake_cuda, reached, z_test
 from pieces import small_vae
 from stories import STORIES, mixture
-from zoo import OBJECTIVES
+from zoo import ALL, BERNOULLI
 
 import pyrovae as pv
 from pyrovae.config import construct, describe
@@ -247,14 +247,13 @@ def test_a_derived_guide_is_exact_where_the_posterior_is_in_its_family():
     assert 0 <= gap + 0.02 < 0.05
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_objective_takes_a_derived_guide(name):
     torch.set_default_dtype(F64)
-    latent = "Bernoulli" if name in ("DisARM", "REBAR") else None
-    story = small_vae("Normal fixed", posterior=latent)
+    story = small_vae("Normal fixed", posterior="Bernoulli" if name in BERNOULLI else None)
     x = torch.randn(4, 1, 5, 4)
     program = pv.Program(story.model, pv.amortize(story.model, x, **SMALL))
-    estimate = OBJECTIVES[name]()(program, x)
+    estimate = ALL[name]()(program, x)
     assert estimate.bound.shape == estimate.surrogate.shape == (4,)
     assert estimate.bound.isfinite().all()
     estimate.surrogate.mean().backward()
@@ -317,3 +316,20 @@ def test_a_model_that_sums_over_all_needs_no_guide():
     program = pv.Program(mixture, guide)
     torch.testing.assert_close(pv.densities(program, x, particles=3).log_weight, exact.expand(3, 2))
     torch.testing.assert_close(pv.evaluate(program, x, particles=2).log_evidence, exact)
+
+
+def test_the_plate_of_a_small_data_set_keeps_its_size():
+    guide = pv.amortize(Global(40), torch.randn(40, dtype=F64))
+    assert [f.plates for f in guide.factors] == [(), (("data", 40, -1),)]
+    assert not pv.check(pv.Program(Global(40), guide), torch.randn(40, dtype=F64))
+
+
+def test_a_plain_function_of_doubles_has_a_guide_of_doubles():
+    x = torch.randn(20, dtype=F64)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    assert pv.densities(pv.Program(model, pv.amortize(model, x)), x).log_weight.dtype == F64

@@ -265,3 +265,18 @@ def test_standardise(rescale):
 def test_standardise_constant_data():
     x = torch.full((5, 2), 7.0)
     assert torch.isfinite(networks.Standardise([2]).to_data(x, rescale=True)(x)).all()
+
+
+def test_features_get_a_scale_each_and_what_is_far_comes_nearer():
+    x = torch.stack([torch.randn(1000), 700 + 50 * torch.randn(1000), torch.full((1000,), 2.0)], 1)
+    x[::7, 0] = torch.nan
+    centre = networks.Standardise([3], missing=True, each=True).to_data(x, rescale=True)
+    y = centre(x)
+    assert y.isfinite().all()
+    torch.testing.assert_close(y.std(0)[1], torch.tensor(1.0), rtol=0.1, atol=0.0)
+    assert (y[:, 2] == 0).all()  # constant: neither stretched nor NaN
+    assert (y[::7, 0] == 0).all()
+    far = centre(torch.tensor([[0.0, 700 + 50 * 200.0, 2.0]]))
+    assert 10 < far[0, 1] < 20
+    small = torch.linspace(-0.3, 0.3, 7)[:, None] * torch.tensor([1.0, 50.0, 0.0]) + centre.loc
+    torch.testing.assert_close(centre(small)[:, 1], torch.linspace(-0.3, 0.3, 7), rtol=0.1, atol=0.01)

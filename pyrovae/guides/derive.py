@@ -97,7 +97,7 @@ def _derived(
     if not callable(function):
         raise ValueError(f"amortize expects a model, a function of x or something with .model(x), got {model!r}")
     x, rescale = _some_data(model, x)
-    few = x[:ROWS]
+    few = x[: max(1, min(ROWS, len(x) - 1))]  # not all: a plate of as many rows may be of that size, or of the batch
     _check_model(function, model, few)
     nodes = read_graph(function, few, "model", model)
     latents = {n.name: n for n in nodes if not n.observed and not n.marked}
@@ -121,7 +121,7 @@ def _derived(
     for f, conditional in zip(factors, guide.conditionals, strict=True):
         if isinstance(conditional, Conditional) and f.family is not None and not f.local:
             conditional.start_at(latents[f.name].value)
-    return guide.to(*home(model)) if isinstance(model, nn.Module) else guide.to(x.device)
+    return guide.to(x) if x.is_floating_point() else guide.to(x.device)
 
 
 def _some_data(model: Any, x: Any) -> tuple[Tensor, bool]:
