@@ -319,9 +319,9 @@ def test_a_model_that_sums_over_all_needs_no_guide():
 
 
 def test_the_plate_of_a_small_data_set_keeps_its_size():
-    guide = pv.amortize(Global(40), torch.randn(40, dtype=F64))
+    guide = pv.amortize(Global(40).model, torch.randn(40, dtype=F64))
     assert [f.plates for f in guide.factors] == [(), (("data", 40, -1),)]
-    assert not pv.check(pv.Program(Global(40), guide), torch.randn(40, dtype=F64))
+    assert not pv.check(pv.Program(Global(40).model, guide), torch.randn(40, dtype=F64))
 
 
 def test_a_plain_function_of_doubles_has_a_guide_of_doubles():
