@@ -63,27 +63,24 @@ class Amortised(Configured, nn.Module):
         self.conditionals = nn.ModuleList()
         for f in self.factors:
             above = [spaces[n] for n in f.given]
-            inputs = width * f.data + sum(g.space.size * math.prod(s for _, s in g.inner) for g in above)
-            hidden_of_head = [width] if f.given else []
-            self.conditionals.append(Conditional(f, inputs, hidden_of_head, self.nesting))
+            size = sum(g.space.size * math.prod(s for _, s in g.inner) for g in above)
+            self.conditionals.append(Conditional(f, width * f.data, size, width, self.nesting))
 
     def forward(self, x: Tensor) -> None:
         """Draws z_1, z_2, … with pyro.sample, in the plates that they have in the model; x: [B, *event]."""
-        features = None
-        if self.encoder is not None:
-            features = self.encoder(x if self.event else x[..., None])  # [B, F]
+        nothing = x.new_zeros(len(x), 0)
+        features = nothing if self.encoder is None else self.encoder(x if self.event else x[..., None])  # [B, F]
         plates: dict[str, Any] = {}
         values: dict[str, Tensor] = {}
         for f, conditional in zip(self.factors, self.conditionals, strict=True):
-            inputs = [*([features] if f.data and features is not None else []), *(values[n] for n in f.given)]
+            told = features if f.data else nothing if f.local else nothing[0]
             with ExitStack() as stack:
                 for name, size, dim in f.plates:
                     if name not in plates:
                         plates[name] = _plate(name, size, dim, x)
                     stack.enter_context(plates[name])
                 infer: Any = {"enumerate": "parallel"} if f.enumerate else {}
-                nothing = x.new_zeros(*([len(x)] if f.local else []), 0)
-                value = pyro.sample(f.name, conditional(_beside(inputs) if inputs else nothing), infer=infer)
+                value = pyro.sample(f.name, conditional(told, [values[n] for n in f.given]), infer=infer)
             if f.name in self.given:
                 values[f.name] = self._inputs_of(f, value).to(x.dtype)
 
@@ -114,9 +111,3 @@ def _plate(name: str, size: int | None, dim: int, x: Tensor) -> Any:
     if size is None:
         return pyro.plate(name, len(x), dim=dim)
     return pyro.plate(name, max(size, len(x)), subsample=torch.arange(len(x), device=x.device), dim=dim)
-
-
-def _beside(inputs: Sequence[Tensor]) -> Tensor:
-    """[*leading, B, n_i] -> [*leading, B, Σ n_i], what has fewer leading dimensions repeated without a copy."""
-    leading = torch.broadcast_shapes(*(t.shape[:-1] for t in inputs))
-    return torch.cat([t.expand(*leading, -1) for t in inputs], -1)

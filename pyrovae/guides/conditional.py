@@ -10,7 +10,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..networks import MLP, Network
+from ..networks import Network
+from ..networks.base import linear
 from ..posteriors import DiagonalNormal, Flow, FullNormal, Mixture, Posterior, VonMisesFisher
 from ..program.sites import DATA
 from .spec import Spec
@@ -26,12 +27,11 @@ NARROW = math.log(0.1)  # log σ of a global latent at the start
 
 
 class Head(Network):
-    """Codes for one site: a network of [*leading, n], or constants, laid out in the dimensions of the site's plates.
+    """Codes for one site: linear in [*leading, n], or constants, laid out in the dimensions of the site's plates.
 
     Args:
         inputs: n; 0 for constants.
         code: numbers that the site's distribution takes.
-        hidden: widths.
         inner: dimension and size of each plate but the data's.
         data: the dimension of the data plate; None for a site outside it.
         nesting: plate dimensions of the program.
@@ -41,7 +41,6 @@ class Head(Network):
         self,
         inputs: int,
         code: int,
-        hidden: Sequence[int] = (),
         inner: Sequence[tuple[int, int]] = (),
         data: int | None = -1,
         nesting: int = 1,
@@ -49,7 +48,7 @@ class Head(Network):
         super().__init__([max(inputs, 1)], [code])
         self.inner, self.data, self.nesting = [(int(d), int(s)) for d, s in inner], data, nesting
         size = math.prod(s for _, s in self.inner) * code
-        self.network = MLP([inputs], [size], hidden) if inputs else None
+        self.linear = linear(inputs, size) if inputs else None
         self.constant = None if inputs else nn.Parameter(0.1 * torch.randn(size))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,28 +63,27 @@ class Head(Network):
         first = -self.nesting if leading else min(dims, default=0)
         return y.reshape(*leading, *(sizes.get(d, 1) for d in range(first, 0)), *self.outputs)
 
-    def calm(self) -> None:
-        """Brings the outputs near to their biases at the start.
-
-        Where a scale is an exponential of a draw that has such a scale, some draws are beyond all numbers.
-        """
-        last = [m for m in self.modules() if isinstance(m, nn.Linear)][-1]
-        with torch.no_grad():
-            last.weight.mul_(CALM)
-
     def _numbers(self, x: Tensor) -> Tensor:
         """[*leading, n] -> [*leading, Π inner · code]."""
-        if self.network is not None:
-            return self.network(x)
+        if self.linear is not None:
+            return self.linear(x)
         assert self.constant is not None
         # a view of a parameter has no gradient function where gradients are off, which torch's counter stumbles over
         return self.constant.expand(*x.shape[:-1], -1).clone()
 
 
 class Conditional(nn.Module):
-    """The distribution of one factor, from a head and the family's posterior."""
+    """The distribution of one factor: a head, after one hidden layer where other latents are given, and the family.
 
-    def __init__(self, factor: Spec, inputs: int, hidden: Sequence[int], nesting: int) -> None:
+    Args:
+        factor: what it is.
+        features: numbers of the data that are given.
+        values: numbers of other latents that are given.
+        width: of the hidden layer.
+        nesting: plate dimensions of the program.
+    """
+
+    def __init__(self, factor: Spec, features: int, values: int, width: int, nesting: int) -> None:
         super().__init__()
         self.factor = factor
         data = next((dim for name, _, dim in factor.plates if name == DATA), None)
@@ -95,14 +93,24 @@ class Conditional(nn.Module):
         if not space.discrete:
             kind, options = (VonMisesFisher, {}) if factor.family is None else FAMILIES[factor.family]
         code = space.size if kind is None else kind.code(space.size, **options)[0]
-        self.head = Head(inputs, code, hidden, factor.inner, data, nesting)
-        if factor.given:
-            self.head.calm()
+        self.of_features = linear(features, width) if values and features else None
+        self.of_values = linear(values, width) if values else None
+        self.head = Head(width if values else features, code, factor.inner, data, nesting)
+        if self.of_values is not None and self.head.linear is not None:
+            # a scale that is an exponential of a draw of such a scale is soon beyond all numbers
+            with torch.no_grad():
+                self.head.linear.weight.mul_(CALM)
         self.posterior: Any = None if kind is None else kind(self.head, **options)
 
-    def forward(self, x: Tensor) -> Any:
-        """q given [*leading, B, n]."""
-        space = self.factor.space
+    def forward(self, features: Tensor, values: Sequence[Tensor] = ()) -> Any:
+        """q given features [B, F], where F may be 0, and values of others, each [*leading, B, n]."""
+        space, x = self.factor.space, features
+        if self.of_values is not None:
+            leading = torch.broadcast_shapes(*(v.shape[:-1] for v in values))
+            x = self.of_values(torch.cat([v.expand(*leading, -1) for v in values], -1))
+            if self.of_features is not None:
+                x = x + self.of_features(features)  # once a datum, however many particles
+            x = x.relu()
         if self.posterior is None:
             return space.of_numbers(self.head(x).to(x.dtype))
         q = self.posterior(x)
