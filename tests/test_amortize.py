@@ -380,3 +380,40 @@ def test_values_that_move_are_refused(model):
     """What was read at one run would be the guide's end for ever."""
     with pytest.raises(ValueError, match="site 'z' has bounds that follow a parameter, a latent or the data"):
         pv.amortize(model, torch.randn(50))
+
+
+class OfPyro(pyro.nn.PyroModule):
+    """A weight with a prior, a positive parameter, a module of Pyro's and one of torch's."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = pyro.nn.PyroSample(dist.Normal(torch.zeros(4), 1.0).to_event(1))
+        self.scale = pyro.nn.PyroParam(torch.ones(()), dist.constraints.positive)
+        self.inside = pyro.nn.PyroModule[torch.nn.Linear](1, 4)
+        self.plain = torch.nn.Linear(4, 4)
+
+    def model(self, x):
+        weight = self.weight
+        with pyro.plate("data", 100, subsample=torch.arange(len(x), device=x.device)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            loc = weight * self.plain(self.inside(z[..., None]))
+            pyro.sample("x", dist.Normal(loc, self.scale).to_event(1), obs=x)
+
+
+class OfPyroInContext(OfPyro):
+    model = pyro.nn.pyro_method(OfPyro.model)
+
+
+@pytest.mark.parametrize("kind", [OfPyro, OfPyroInContext])
+def test_what_pyros_modules_have_inside_are_sites_and_parameters_once(kind):
+    torch.set_default_dtype(F64)
+    story = kind()
+    program = pv.Program(story, pv.amortize(story, torch.randn(50, 4), **SMALL))
+    assert str(program.parts["guide"]) == "q(weight) q(z | x)"
+    x = torch.randn(6, 4)
+    assert not pv.check(program, torch.randn(100, 4))
+    check_trace(program, ELBO(2), x)
+    reached(program, -ELBO(2)(program, x).surrogate.mean())
+    assert not program.params
+    assert not program.owned
+    assert not pyro.get_param_store().keys()
