@@ -417,3 +417,10 @@ def test_what_pyros_modules_have_inside_are_sites_and_parameters_once(kind):
     assert not program.params
     assert not program.owned
     assert not pyro.get_param_store().keys()
+
+
+def test_it_can_be_derived_inside_of_a_trace():
+    with pyro.poutine.trace() as outer:
+        pv.amortize(STORIES["number"].model, torch.randn(50), **SMALL)
+        pv.amortize(STORIES["number"].model, torch.randn(50), **SMALL)
+    assert "z" not in outer.trace.nodes

@@ -81,7 +81,8 @@ def amortize(
     >>> pv.densities(pv.Program(model, guide), torch.randn(7), particles=5).log_weight.shape
     torch.Size([5, 7])
     """
-    with pyro.get_param_store().scope():  # a plain function's parameters are its program's, and no one else's
+    # a plain function's parameters are its program's, and no one else's; what is around the call is not about it
+    with pyro.get_param_store().scope(), poutine.block():
         return _derived(model, x, family, network, hidden, activation)
 
 
