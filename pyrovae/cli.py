@@ -56,13 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         expected = isinstance(error, ValueError | FileNotFoundError | PermissionError | FileExistsError)
         kind = "" if expected else f"{type(error).__name__}: "
+        message = str(error).partition("\nTrace Shapes:")[0]  # Pyro's table, which makes no sense in one line
         notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
         hint = "" if expected else " (PYROVAE_TRACEBACK=1 shows where)"
         if not _leave():
             if expected:  # rank 0 has it as well
                 return 2
             kind = f"another rank than 0: {kind}"
-        print(f"pyrovae: {kind}{' '.join(str(error).split())}{notes}{hint}", file=sys.stderr)
+        print(f"pyrovae: {kind}{' '.join(message.split())}{notes}{hint}", file=sys.stderr)
         return 2 if expected else 1
 
 

@@ -40,6 +40,7 @@ DEFAULTS = {
     "posterior": {"class_path": "DiagonalNormal"},
     "objective": {"class_path": "ELBO", "init_args": {"kl": "analytic"}},
 }
+_OF_TRAIN = {"schedule", "run_dir", "resume", "test_particles", "guide"}  # beside those of `fit` and of the data
 EVENT_SHAPE = "event_shape"  # a key of config.yaml that tells of the data
 NO_SETTINGS = (ARCHITECTURE, EVENT_SHAPE)
 
@@ -128,6 +129,11 @@ def read_train(words: list[str], command: str = "train", add: Callable[[Parser],
             if any(w.startswith(f"--{option}.") and not w.startswith(f"--{option}.help") for w in words):
                 config[option] = _default(cls, option)
     config = {k: _resolve(k, v) for k, v in config.items()}
+    if has_guide(cls) and "guide" not in model_options(cls) and any(w.startswith("--guide.") for w in words):
+        raise ValueError(
+            f"{cls.__name__} has a guide of its own, and --guide options are those of a derived one; leave them out, "
+            "or take its method guide away"
+        )
     parser = train_parser(cls, [k for k, v in config.items() if k in PARTS and isinstance(v, str)], command)
     (add or _add_run)(parser)
     width = inspect.signature(getattr(cls, "build", cls)).parameters.get("hidden")
@@ -204,11 +210,23 @@ def _value(words: list[str], option: str, take: bool = False) -> str | None:
 def find_model(name: str) -> Any:
     """A model class by name, or a class or plain function in a user's file. Raises ValueError."""
     if "." in name and inspect.isfunction(found := load_story(name)):
+        _check_takes_x(name, found)
         return found
     cls = find_class(name, nn.Module, "pyrovae.models")
     if not callable(getattr(cls, "model", None)):
         raise ValueError(f"{name!r} expects a method model(self, x), p(x, z) in Pyro, and has none; write it")
     return cls
+
+
+def _check_takes_x(name: str, function: Any) -> None:
+    """Refuse a function that cannot be called with x alone. Raises ValueError."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise ValueError(
+            f"{name!r} expects a function of x alone, got {function.__name__}{signature}; give other arguments defaults"
+        ) from error
 
 
 def has_guide(story: Any) -> bool:
@@ -249,6 +267,11 @@ def train_parser(cls: Any, words: Sequence[str] = (), command: str = "train") ->
     parser.add_argument("--model", default="VAE", help="the model, which may also be the first word")
     _add_data(parser)
     names = model_options(cls)
+    given = "vae data objective schedule optimizer run_dir resume progress settings measure"
+    scale = "devices strategy nodes" if command == "compare" else ""
+    skip: set[str | int] = {*given.split(), *scale.split()}
+    usual = {a.dest for a in parser._actions} | (set(inspect.signature(fit).parameters) - skip) | _OF_TRAIN
+    _check_own_names(cls, [n for n in names if n in usual])
     if inspect.isfunction(cls):
         pass
     elif hasattr(cls, "build"):
@@ -266,12 +289,17 @@ def train_parser(cls: Any, words: Sequence[str] = (), command: str = "train") ->
             text = HELP[option] + default.get(name, f" (default: {name})")
             parser.add_subclass_arguments(base, option, as_group=False, skip=filled, metavar="NAME", help=text)
     parser.add_argument("--schedule", default="cosine", help=f"of the learning rate: {', '.join(SCHEDULES)}")
-    given = "vae data objective schedule optimizer run_dir resume progress settings measure"
-    scale = "devices strategy nodes" if command == "compare" else ""
-    skip: set[str | int] = {*given.split(), *scale.split()}
     parser.add_function_arguments(fit, skip=skip)
     parser.add_argument("--run_dir", type=str | None, default=None, help="the run folder (default: runs/MODEL-DATA)")
     return parser
+
+
+def _check_own_names(cls: Any, taken: Sequence[str]) -> None:
+    """Refuse a class with arguments that are options of every model. Raises ValueError."""
+    if taken:
+        raise ValueError(
+            f"{cls.__name__} has an argument {taken[0]!r}, which is an option of every model; call it something else"
+        )
 
 
 def _add_run(parser: Parser) -> None:

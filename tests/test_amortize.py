@@ -333,3 +333,110 @@ def test_a_plain_function_of_doubles_has_a_guide_of_doubles():
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     assert pv.densities(pv.Program(model, pv.amortize(model, x)), x).log_weight.dtype == F64
+
+
+# What is around a site
+
+
+def test_a_mask_that_a_latent_decides_is_a_dependence():
+    """c says whether x is seen, and nothing else of it: q(c | a, x), not q(c)."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x.new_tensor(0.0), 1.0))
+            c = pyro.sample("c", dist.Bernoulli(x.new_tensor(0.5)))
+            with pyro.poutine.mask(mask=c > 0.5):
+                pyro.sample("x", dist.Normal(a, 0.5), obs=x)
+
+    torch.set_default_dtype(F64)
+    program = pv.Program(model, pv.amortize(model, torch.randn(50), **SMALL))
+    assert str(program.parts["guide"]) == "q(a | x) q(c | a, x)"
+    x = torch.tensor([-1.0, 2.0])
+    assert not pv.check(program, torch.randn(50))
+    with torch.no_grad():
+        d = pv.densities(program, x, particles=40_000)
+    exact = torch.log(0.5 + 0.5 * dist.Normal(0.0, 1.25**0.5).log_prob(x).exp())
+    z_test((d.log_weight - exact).exp(), 1 + 0 * x)
+
+
+@pytest.mark.parametrize("prior", [dist.Bernoulli, dist.Poisson])
+def test_a_global_latent_may_be_one_discrete_number(prior):
+    def model(x):
+        shift = pyro.sample("shift", prior(torch.tensor(0.5)))
+        with pyro.plate("data", 100, subsample=torch.arange(len(x))):
+            z = pyro.sample("z", dist.Normal(shift, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    program = pv.Program(model, pv.amortize(model, torch.randn(50), **SMALL))
+    assert pv.densities(program, torch.randn(5), particles=3).log_weight.shape == (3, 5)
+
+
+class Moving(torch.nn.Module):
+    """A uniform prior with an end that is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.end = torch.nn.Parameter(torch.ones(()))
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Uniform(0.0, self.end))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def _up_to_a_global(x):
+    end = pyro.sample("end", dist.Gamma(2.0, 2.0))
+    with pyro.plate("data", 100, subsample=torch.arange(len(x))):
+        z = pyro.sample("z", dist.Uniform(0.0, end))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+@pytest.mark.parametrize("model", [Moving(), _up_to_a_global])
+def test_values_that_move_are_refused(model):
+    """What was read at one run would be the guide's end for ever."""
+    with pytest.raises(ValueError, match="site 'z' has bounds that follow a parameter, a latent or the data"):
+        pv.amortize(model, torch.randn(50))
+
+
+class OfPyro(pyro.nn.PyroModule):
+    """A weight with a prior, a positive parameter, a module of Pyro's and one of torch's."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = pyro.nn.PyroSample(dist.Normal(torch.zeros(4), 1.0).to_event(1))
+        self.scale = pyro.nn.PyroParam(torch.ones(()), dist.constraints.positive)
+        self.inside = pyro.nn.PyroModule[torch.nn.Linear](1, 4)
+        self.plain = torch.nn.Linear(4, 4)
+
+    def model(self, x):
+        weight = self.weight
+        with pyro.plate("data", 100, subsample=torch.arange(len(x), device=x.device)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            loc = weight * self.plain(self.inside(z[..., None]))
+            pyro.sample("x", dist.Normal(loc, self.scale).to_event(1), obs=x)
+
+
+class OfPyroInContext(OfPyro):
+    model = pyro.nn.pyro_method(OfPyro.model)
+
+
+@pytest.mark.parametrize("kind", [OfPyro, OfPyroInContext])
+def test_what_pyros_modules_have_inside_are_sites_and_parameters_once(kind):
+    torch.set_default_dtype(F64)
+    story = kind()
+    program = pv.Program(story, pv.amortize(story, torch.randn(50, 4), **SMALL))
+    assert str(program.parts["guide"]) == "q(weight) q(z | x)"
+    x = torch.randn(6, 4)
+    assert not pv.check(program, torch.randn(100, 4))
+    check_trace(program, ELBO(2), x)
+    reached(program, -ELBO(2)(program, x).surrogate.mean())
+    assert not program.params
+    assert not program.owned
+    assert not pyro.get_param_store().keys()
+
+
+def test_it_can_be_derived_inside_of_a_trace():
+    with pyro.poutine.trace() as outer:
+        pv.amortize(STORIES["number"].model, torch.randn(50), **SMALL)
+        pv.amortize(STORIES["number"].model, torch.randn(50), **SMALL)
+    assert "z" not in outer.trace.nodes

@@ -49,6 +49,23 @@ def tones(x):
 class Nothing(nn.Module):
     pass
 
+class Guided(Story):
+    def guide(self, x):
+        pass
+
+class Clash(Story):
+    def __init__(self, epochs: int = 3):
+        super().__init__()
+
+def two(x, y):
+    pass
+
+class Narrow(Story):
+    def model(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(self.style + 1), 1.0).to_event(1))
+            pyro.sample("x", dist.Binomial(16, logits=self.decoder(z).unflatten(-1, (1, 8, 8))).to_event(3), obs=x)
+
 class Forgotten(Story):
     def model(self, x):
         with pyro.plate("data", len(x), dim=-1):
@@ -95,12 +112,22 @@ def test_a_new_file_has_no_mistakes(tmp_path, monkeypatch, capsys):
         (["train", "story.py:Nothing"], "expects a method model"),
         (["train", "story.py:Story", "--guide.family", "norml"], "no family 'norml'; did you mean 'normal'"),
         (["train", "story.py:Story", "--posterior", "FullNormal"], "posterior"),
+        (["check", "story.py:Guided", "--guide.family", "full"], "Guided has a guide of its own, and --guide options"),
+        (["check", "story.py:Clash"], "Clash has an argument 'epochs', which is an option of every model"),
+        (["check", "story.py:two"], "'story.py:two' expects a function of x alone, got two(x, y)"),
     ],
 )
 def test_what_is_refused(story, words, message, capsys):
     assert main(words) == 2
     assert message in capsys.readouterr().err
     assert story.read_text() == STORY
+
+
+def test_a_mistake_in_a_network_is_one_sentence_without_the_table_of_shapes(story, capsys):
+    assert main(["check", "story.py:Narrow"]) == 1
+    err = capsys.readouterr().err
+    assert "shapes cannot be multiplied" in err
+    assert "Trace Shapes" not in err
 
 
 def test_check_says_what_is_wrong(story, capsys):

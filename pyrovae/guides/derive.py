@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..config import nearest
 from ..networks import Standardise
-from ..program import evaluating, home, read_site, sample_sites, seeded
+from ..program import evaluating, function_of, home, read_site, sample_sites, seeded
 from ..program.checks import check_support, explain_plate, plain_errors
 from ..program.graph import Node, read_graph
 from ..program.sites import DATA
@@ -81,7 +81,8 @@ def amortize(
     >>> pv.densities(pv.Program(model, guide), torch.randn(7), particles=5).log_weight.shape
     torch.Size([5, 7])
     """
-    with pyro.get_param_store().scope():  # a plain function's parameters are its program's, and no one else's
+    # a plain function's parameters are its program's, and no one else's; what is around the call is not about it
+    with pyro.get_param_store().scope(), poutine.block():
         return _derived(model, x, family, network, hidden, activation)
 
 
@@ -93,7 +94,7 @@ def _derived(
     hidden: Sequence[int] | None,
     activation: str | None,
 ) -> Amortised:
-    function = getattr(model, "model", model)
+    function = function_of(model, "model")
     if not callable(function):
         raise ValueError(f"amortize expects a model, a function of x or something with .model(x), got {model!r}")
     x, rescale = _some_data(model, x)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import constraints, transform_to
 
 from ..config import Configured
-from ..program import evaluating
+from ..program import evaluating, function_of
 from .derive import amortize
 
 _MODULE_CODE = pyro.primitives.module.__code__
@@ -72,7 +72,7 @@ class Program(Configured, nn.Module):
             self.bear(torch.zeros(1, *event))
 
     def _take(self, role: str, given: Any) -> None:
-        function = getattr(given, role, given)
+        function = function_of(given, role)
         if not callable(function):
             raise ValueError(f"Program expects {role} as a function of x, got {type(given).__name__}")
         if isinstance(given, nn.Module):
@@ -125,12 +125,22 @@ class _OwnParameters(poutine.messenger.Messenger):
 
     def _pyro_param(self, msg: Any) -> None:
         name, *init = msg["args"]
-        if "$$$" in name:  # one parameter of a module given to pyro.module, which is registered whole
+        if (value := self._part(name, init)) is not None:
+            msg["value"] = value
+        elif "$$$" in name:  # one parameter of a module given to pyro.module, which is registered whole
             self._own_module(name.split("$$$")[0])
             msg["value"] = init[0]
         else:
             msg["value"] = self._own_param(name, init, msg["kwargs"].get("constraint", constraints.real))
         msg["done"] = msg["stop"] = True  # what is around the program sees parameters of the program, not of Pyro
+
+    def _part(self, name: str, init: list[Any]) -> Tensor | None:
+        """The value of a parameter that is in one of the program's modules, of which a PyroModule tells."""
+        store = pyro.get_param_store()
+        told = init[0] if init else store._params.get(name)  # a PyroParam leaves it there
+        if not any(p is told for p in self.program.parts.parameters()):
+            return None
+        return init[0] if init else store[name]
 
     def _own_module(self, name: str) -> None:
         key = _key(name)

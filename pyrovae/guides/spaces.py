@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from pyro.distributions import constraints, transforms
+from pyro.ops.provenance import get_provenance
 from torch import Tensor
 
 FAR = 100.0  # beyond, in coordinates that are a logarithm, float32 has no numbers
@@ -131,8 +132,8 @@ class Space:
         """The distribution over discrete events with these logits, or log rates, [*leading, n]."""
         leading = raw.shape[:-1]
         if self.kind == "categories":
-            return dist.Categorical(logits=raw.reshape(*leading, *self.event, -1)).to_event(len(self.event))
-        raw = raw.reshape(*leading, *self.event)
+            return dist.Categorical(logits=raw.reshape((*leading, *self.event, -1))).to_event(len(self.event))
+        raw = raw.reshape((*leading, *self.event))
         if self.kind == "coins":
             return dist.Bernoulli(logits=raw).to_event(len(self.event))
         if self.kind == "counts":
@@ -176,7 +177,7 @@ class Transformed(dist.TransformedDistribution):
 def space_of(name: str, distribution: Any) -> Space:
     """The space of a site's values.
 
-    Raises ValueError for values that no guide can be derived for, or whose bounds differ from datum to datum.
+    Raises ValueError for values that no guide can be derived for, or whose bounds are not numbers alone.
     """
     try:
         support = distribution.support
@@ -204,6 +205,8 @@ def _bound(name: str, bound: Any) -> float | None:
     bound = torch.as_tensor(bound)
     if not bool((bound == bound.flatten()[0]).all()):
         raise _refusal(name, "bounds that differ from value to value")
+    if bound.requires_grad or get_provenance(bound):
+        raise _refusal(name, "bounds that follow a parameter, a latent or the data")
     return float(bound.flatten()[0])
 
 

@@ -92,7 +92,7 @@ def sites(facts: Facts) -> Iterator[Finding]:
 def _read(site: Any, rows: int, which: str) -> None:
     found = read_site(site, (1, rows), None, which)
     if site["value"] is not None:
-        found.reduce(torch.empty(site["fn"].batch_shape, device="meta"))  # the shape alone
+        found.reduce(torch.zeros((), device=site["value"].device).expand(site["fn"].batch_shape))  # the shape alone
 
 
 def plates(facts: Facts) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from .checks import check_particles, check_repeatable, plain_errors
 from .handlers import AtMean, Detached, ObservedAtMean, Unobserved, Values
-from .modes import evaluating, home, seeded
+from .modes import evaluating, function_of, home, seeded
 from .run import GenerativeProgram, densities, guide_sites
 from .sites import Densities, Site, family, has_mask, latents, read_site, sample_sites, unwrapped
 
@@ -20,6 +20,7 @@ __all__ = [
     "densities",
     "evaluating",
     "family",
+    "function_of",
     "guide_sites",
     "has_mask",
     "home",

@@ -104,7 +104,7 @@ def read_graph(program: Callable[[Tensor], Any], x: Tensor, which: str = "model"
                 inputs = {n: v for n, v in leaves.values.items() if v.requires_grad and n != name}
                 if leaf.requires_grad:
                     inputs[""] = leaf  # no site has this name
-                density = site["fn"].log_prob(detach_provenance(site["value"]).detach()).sum()
+                density = _density(site, detach_provenance(site["value"]).detach()).sum()
                 parents[name] |= get_provenance(density) - {name}
                 density = detach_provenance(density)
                 if density.requires_grad and inputs:
@@ -126,6 +126,12 @@ def read_graph(program: Callable[[Tensor], Any], x: Tensor, which: str = "model"
         )
         for name, site in sites.items()
     ]
+
+
+def _density(site: Any, value: Tensor) -> Tensor:
+    """The log density at a value, of what `poutine.mask` leaves of it."""
+    density, mask = site["fn"].log_prob(value), site["mask"]
+    return density if mask is None else torch.where(torch.as_tensor(mask, device=density.device), density, 0.0)
 
 
 def _plates(site: Any) -> tuple[Plate, ...]:
@@ -170,7 +176,7 @@ def _changes(
         trace = _run(program, x, which, values)
         found = dict(sample_sites(trace))
         distributions.update({n: s["fn"] for n, s in found.items() if n not in distributions})
-        return {n: s["fn"].log_prob(fixed[n]) for n, s in found.items() if n in fixed}
+        return {n: _density(s, fixed[n]) for n, s in found.items() if n in fixed}
 
     before = at(x, values)
     changed: dict[str, set[str]] = {n: set() for n in sites}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import pyro
 import torch
 import torch.nn as nn
+from pyro.nn import PyroModule
 
 
 @contextmanager
@@ -23,6 +26,21 @@ def evaluating(vae: Any) -> Generator[None]:
     finally:
         for m, mode in zip(modules, modes, strict=True):
             m.training = mode
+
+
+def function_of(given: Any, role: str) -> Any:
+    """The method "model" or "guide" of what is given, or that itself where it has none.
+
+    A PyroModule's runs in the module's context, outside of which its PyroSample attributes are drawn anew at every look
+    and are no sites.
+    """
+    function = getattr(given, role, given)
+    return partial(_in_context, given, role) if isinstance(given, PyroModule) and function is not given else function
+
+
+def _in_context(given: Any, role: str, x: torch.Tensor) -> Any:
+    with pyro.get_param_store().scope(), given._pyro_context:  # where it leaves its parameters, by bare names
+        return getattr(given, role)(x)
 
 
 @contextmanager
