@@ -235,6 +235,11 @@ def unused(v, x):
         observe(v, x, sample_z(v, x))
 
 
+def compared(v, x):
+    with data(x):
+        observe(v, x, (sample_z(v, x) > 0).to(x.dtype) + v.loc)
+
+
 def looping(observed):
     def run(v, x):
         for i in pyro.plate("data", len(x)):
@@ -377,6 +382,7 @@ BROKEN: dict[str, tuple[Any, ...]] = {
     "discrete": ("discrete", "z", "gradient='score'", coins, coin_guide),
     "dropout": ("dropout", None, "take the dropout out", dropping, None, batch, lambda: IWAE(3, backward_particles=1)),
     "guide ignores x": ("guide ignores data", "z", "function of x", model, ignoring),
+    "a comparison": ("no gradient", "z", "by a smooth function", compared, guide),
     "unused": ("unused latent", "u", "use it in the likelihood", unused, proposed("u", "z")),
     "nothing observed": ("nothing observed", None, "obs=x", latents("z", observed=False), guide),
     "no data plate": ("no data plate", None, "pyro.plate", named, named_guide),

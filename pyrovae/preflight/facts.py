@@ -115,9 +115,9 @@ class Facts:
             rows = self.x[: max(1, min(len(self.x) // 2, FEW))]
             try:
                 with seeded(seed, self.x.device):
-                    guide = _trace(self.vae, "guide", rows, {})
+                    guide = run(self.vae, "guide", rows, {})
                     values = {n: s["value"] for n, s in sites_of(guide) if not s["is_observed"]}
-                    found.append((len(rows), guide, _trace(self.vae, "model", rows, values)))
+                    found.append((len(rows), guide, run(self.vae, "model", rows, values)))
             except Exception:  # a program may be for a batch of this size alone
                 break
         return found
@@ -142,7 +142,7 @@ class Facts:
 
     def _first(self, which: str, values: dict[str, Tensor], quiet: bool = False) -> Any:
         try:
-            return _trace(self.vae, which, self.x, values)
+            return run(self.vae, which, self.x, values)
         except Exception as error:  # a broken program may fail in any way it likes
             if not quiet:
                 self.errors.append(of_error(error, which, self.x))
@@ -154,8 +154,8 @@ def sites_of(trace: Any) -> Iterable[tuple[str, Any]]:
     return sample_sites(trace) if trace else ()
 
 
-def _trace(vae: Any, which: str, x: Tensor, values: dict[str, Tensor]) -> Any:
-    """Without Pyro's validation: a site of NaN is told from its density."""
+def run(vae: Any, which: str, x: Tensor, values: dict[str, Tensor]) -> Any:
+    """The trace of model or guide at these values, without Pyro's validation: NaN is told from the densities."""
     function: Callable[[Tensor], Any] = getattr(vae, which)
     with pyro.validation_enabled(False), plain_errors(), Values(values):
         try:
@@ -177,8 +177,8 @@ def as_weights(vae: Any, x: Tensor) -> tuple[Tensor, list[Finding]]:
 
 def _runs(vae: Any, x: Tensor) -> bool:
     try:
-        guide = _trace(vae, "guide", x, {})
-        _trace(vae, "model", x, {n: s["value"] for n, s in sites_of(guide) if not s["is_observed"]})
+        guide = run(vae, "guide", x, {})
+        run(vae, "model", x, {n: s["value"] for n, s in sites_of(guide) if not s["is_observed"]})
     except Exception:
         return False
     return True

@@ -12,9 +12,10 @@ from torch import Tensor
 from ..objectives.checks import check_estimate
 from ..program import seeded
 from ..program.graph import Node
-from .facts import Facts
+from .facts import Facts, run, sites_of
 from .finding import Finding, of_error, of_refusal
 
+PATHWISE = ("pathwise", "stl", "dreg")
 JITTER = 0.01
 NAMED = 4  # parameters that a finding names
 
@@ -47,6 +48,29 @@ def unused_latents(facts: Facts) -> Iterator[Finding]:
         if node.name not in used and not node.observed:
             message = f"no observed site of the model depends on {node.name!r}: its posterior is its prior"
             yield Finding("unused latent", node.name, message, "use it in the likelihood, or take it out", fatal=False)
+
+
+def no_path(facts: Facts) -> Iterator[Finding]:
+    """A latent that acts by a comparison, an index or a detached value, under an objective that follows derivatives."""
+    if not facts.sound or getattr(facts.objective, "gradient", None) not in PATHWISE:
+        return
+    values = {n: v.detach().requires_grad_(v.is_floating_point()) for n, v in facts.values.items()}
+    with torch.enable_grad():
+        trace = run(facts.vae, "model", facts.x, values)
+        terms = {n: s["fn"].log_prob(s["value"]).sum() for n, s in sites_of(trace)}
+    for name, site in facts.posterior.items():
+        after = [terms[n.name] for n in facts.model_graph if name in n.parents and n.name in terms]
+        if not after or not site["fn"].has_rsample or not values[name].requires_grad:
+            continue
+        if not _reaches(sum(after[1:], after[0]), values[name]):
+            message = f"site {name!r} acts on others by a comparison, an index or a detached value alone"
+            remedy = "let it act by a smooth function, or take an objective with gradient='score' or 'vimco'"
+            yield Finding("no gradient", name, f"{message}: its draws have no gradient", remedy, fatal=False)
+
+
+def _reaches(y: Tensor, x: Tensor) -> bool:
+    """Whether a path of derivatives leads from y to x."""
+    return y.requires_grad and torch.autograd.grad(y, x, retain_graph=True, allow_unused=True)[0] is not None
 
 
 def _ancestry(node: Node, nodes: dict[str, Node]) -> Iterator[Node]:

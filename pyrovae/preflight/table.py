@@ -45,6 +45,7 @@ CHECKS: tuple[Check, ...] = (
     learning.global_reads_data,
     learning.guide_ignores_data,
     learning.unused_latents,
+    learning.no_path,
     learning.unowned_parameters,
     learning.dropout,
     learning.gradients,
