@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the benchmarks are no installed package
 
+import pyrovae as pv  # noqa: E402
 from benchmarks.speed import bars, by_hand, data, flops, networks, ours, report  # noqa: E402
 from benchmarks.speed.__main__ import parser  # noqa: E402
 from benchmarks.speed.cases import CASES, Case  # noqa: E402
@@ -215,3 +216,18 @@ def test_unknown_names(capsys):
     with pytest.raises(SystemExit):
         parser().parse_args(["--only", "pyrro"])
     assert "unknown pyrro" in capsys.readouterr().err
+
+
+def test_derived_guides_are_measured_beside_others():
+    from benchmarks import derived_guides
+
+    for digits, guides in derived_guides.rows(pv.data.load("digits")).values():
+        x = next(digits.batches("train", 8, shuffle=False))
+        for build in guides.values():
+            assert pv.densities(build(), x, particles=2).log_weight.isfinite().all()
+    causes = derived_guides.Causes()
+    x = causes.data().test
+    cov = causes.a @ causes.a.T + causes.b @ causes.b.T + 0.09 * torch.eye(6)
+    torch.testing.assert_close(x.T.cov(), cov, rtol=0.25, atol=0.5)
+    exact = torch.distributions.MultivariateNormal(torch.zeros(6), cov).log_prob(x)
+    torch.testing.assert_close(causes.log_evidence(x), exact)
