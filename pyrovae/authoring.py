@@ -7,6 +7,7 @@ from pathlib import Path
 
 from . import starting_point
 from .commands import build_model, load_data
+from .config import construct
 from .description import describe
 from .options import Parser, find_model, has_guide, read_train
 from .preflight import check as find_mistakes
@@ -44,7 +45,8 @@ def check(words: list[str]) -> int:
             raise
         print(error)
         return 1
-    findings = find_mistakes(vae, data)
+    objective = construct(settings["objective"], "objective") if settings["objective"] else None
+    findings = find_mistakes(vae, data, objective)
     if not any(finding.fatal for finding in findings):
         print(describe(vae, next(data.batches("train", FEW, shuffle=False))))
         print()

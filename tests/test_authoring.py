@@ -46,6 +46,16 @@ def tones(x):
         logits = (centre + decoder(z)).unflatten(-1, (1, 8, 8))
         pyro.sample("x", dist.Binomial(16, logits=logits).to_event(3), obs=x)
 
+class Coins(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.decoder = nn.Linear(8, 64)
+
+    def model(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Bernoulli(0.5 * torch.ones(8)).to_event(1))
+            pyro.sample("x", dist.Binomial(16, logits=self.decoder(z).unflatten(-1, (1, 8, 8))).to_event(3), obs=x)
+
 class Nothing(nn.Module):
     pass
 
@@ -138,6 +148,12 @@ def test_check_says_what_is_wrong(story, capsys):
     assert "p(x, z) = p(z) p(x | z)" in capsys.readouterr().out
     assert main(["check", "story.py:tones"]) == 0
     assert main(["check"]) == 0
+
+
+def test_check_is_for_the_objective_that_is_named(story, capsys):
+    assert main(["check", "story.py:Coins"]) == 1
+    assert "no reparametrised sampler" in capsys.readouterr().out
+    assert main(["check", "story.py:Coins", "--objective", "ELBO", "--objective.gradient", "score"]) == 0
 
 
 @pytest.mark.parametrize("name", ["Story", "tones"])
