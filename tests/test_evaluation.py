@@ -469,6 +469,7 @@ def test_what_is_made_of_a_labelled_datum_has_its_label():
     places = torch.tensor(Shifted.places)
     made = pv.reconstruct(Shifted(), x)
     torch.testing.assert_close(made["x"], places)
+    assert len({tuple(pv.reconstruct(Shifted(), x, seed=seed)["y"].tolist()) for seed in range(9)}) > 1  # drawn
     torch.testing.assert_close(pv.interpolate(Shifted(), x[1], x[2], steps=4)["x"], torch.full((4,), 5.0))
     drawn = pv.generate(Shifted(), 500, like=x)
     assert ((drawn["x"] - places[drawn["y"]]).abs() < 1.0).all()  # its own label: drawn, not that of x

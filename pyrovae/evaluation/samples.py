@@ -284,8 +284,7 @@ def _run(vae: Any, z: dict[str, Tensor], n: int, seed: int, mean: bool, like: Te
     """
     trace = _unconditioned(vae, z, n, seed, mean, like)
     sites = {name: s for name, s in sample_sites(trace) if s["infer"].get("was_observed")}
-    means = {name: s["infer"].get("mean") for name, s in sites.items()}
-    return {name: s["value"] if means[name] is None else means[name] for name, s in sites.items()}
+    return {name: s["infer"].get("mean", s["value"]) for name, s in sites.items()}
 
 
 def _unconditioned(vae: Any, z: dict[str, Tensor], n: int, seed: int, mean: bool, like: Tensor | None) -> poutine.Trace:

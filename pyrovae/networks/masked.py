@@ -28,6 +28,7 @@ class Masked(nn.Module):
         super().__init__()
         layer = linear(len(mask[0]), len(mask))
         self.weight, self.bias = layer.weight, layer.bias
+        self.weight.requires_grad_(any(map(any, mask)))  # of a single feature none is left in the first layer
         self.register_buffer("mask", torch.tensor(mask), persistent=False)
 
     def kept(self) -> Tensor:
@@ -63,8 +64,6 @@ class MADE(nn.Module):
             layers.append(Masked([[a >= b for b in before] for a in after]))
             before = after
         layers.append(Masked([[a > b for b in before] for a in order for _ in range(outputs)]))
-        for layer in layers:
-            layer.weight.requires_grad_(bool(layer.mask.any()))  # of a single feature none is left in the first
         self.layers = nn.ModuleList(layers)
         self.context = nn.Linear(context, len(layers[0].bias), bias=False) if context else None
         with torch.no_grad():

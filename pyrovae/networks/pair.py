@@ -61,11 +61,12 @@ def pair(
     """
     kind = _kind(network)
     widths = kind.hidden if hidden is None else hidden
+    first = encoder(network, event, code, widths, activation)
     inwards = "channels" in inspect.signature(kind.decoder).parameters  # else in the order of its layers
     options = _options(kind.decoder, network, widths if inwards else widths[::-1], activation)
     if "steps" in inspect.signature(kind.decoder).parameters:
         options["steps"] = event[0]
-    return encoder(network, event, code, widths, activation), kind.decoder([latent], decoded, **options)
+    return first, kind.decoder([latent], decoded, **options)
 
 
 def encoder(

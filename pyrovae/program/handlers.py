@@ -37,7 +37,7 @@ class Unobserved(UnconditionMessenger):
 
 
 class ObservedAtMean(Unobserved):
-    """Keeps the mean of every observed site, infer["mean"], for what reads it; a site without one has none.
+    """Keeps the mean of every observed site, or a draw where it has none, as infer["mean"] for what reads the trace.
 
     Sites after it get its value in the data, such as a label, where `given` says that these are at hand; else its mean,
     or a draw from what is discrete, whose mean is no value of it.
@@ -52,12 +52,10 @@ class ObservedAtMean(Unobserved):
         super()._pyro_sample(msg)
         if not msg["infer"].get("was_observed"):
             return
-        mean = _mean(msg["fn"])
-        msg["infer"] = msg["infer"] | {"mean": mean}
-        if self.given:
-            msg["value"], msg["done"] = data, True
-        elif mean is not None and not getattr(msg["fn"].support, "is_discrete", False):
-            msg["value"], msg["done"] = mean, True
+        mean, discrete = _mean(msg["fn"]), getattr(msg["fn"].support, "is_discrete", False)
+        drawn = msg["fn"]() if mean is None or (discrete and not self.given) else mean
+        msg["infer"] = msg["infer"] | {"mean": drawn if mean is None else mean}
+        msg["value"], msg["done"] = data if self.given else drawn, True
 
 
 def _mean(distribution: Any) -> Tensor | None:
