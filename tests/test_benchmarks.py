@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -231,3 +232,11 @@ def test_derived_guides_are_measured_beside_others():
     torch.testing.assert_close(x.T.cov(), cov, rtol=0.25, atol=0.5)
     exact = torch.distributions.MultivariateNormal(torch.zeros(6), cov).log_prob(x)
     torch.testing.assert_close(causes.log_evidence(x), exact)
+
+
+def test_the_page_on_stories_has_the_figures_of_its_benchmark():
+    measured = (ROOT / "benchmarks" / "results" / "derived-guides.md").read_text(encoding="utf-8").replace("-", "−")
+    page = (ROOT / "docs" / "stories.md").read_text(encoding="utf-8")
+    figures = re.findall(r"−[\d.]+ ± [\d.]+", measured)
+    assert len(figures) == 12
+    assert re.findall(r"−[\d.]+ ± [\d.]+", page) == figures

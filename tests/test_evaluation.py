@@ -496,3 +496,8 @@ def test_the_predictive_density_of_a_model_with_a_global_latent_is_exact():
     assert ev.global_latents == ("theta",)
     assert ((ev.log_evidence - exact).abs() < 5.2 * ev.standard_error + 1e-3).all()
     assert ev.latent_units == 1
+    # data share every θ_k: over seeds their mean spreads more than that of independent errors, and no more than it says
+    few = [pv.evaluate(vae, x + 3, particles=50, seed=seed) for seed in range(60)]
+    spread = torch.tensor([e.log_evidence_mean for e in few]).std()
+    assert spread > 1.3 * torch.tensor([e.standard_error.square().sum().sqrt() / 6 for e in few]).median()
+    assert spread < 2 * torch.tensor([e.log_evidence_monte_carlo_error for e in few]).median()

@@ -4,7 +4,7 @@
 
     pyrovae train examples/stories/plain_function.py:wine --data wine --learning_rate 1e-2 --epochs 300
 
-Test log evidence, nats per datum: −18.91 ± 0.48. Baseline, a log-normal for every column: −21.77.
+Test log evidence, nats per datum: −18.91 ± 0.49. Baseline, a log-normal for every column: −21.77.
 """
 
 import pyro

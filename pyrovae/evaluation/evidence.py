@@ -85,6 +85,11 @@ class Evaluation(Evidence):
     seed: int
     global_latents: tuple[str, ...] = ()
 
+    @property
+    def log_evidence_monte_carlo_error(self) -> float:
+        """Standard error of the mean over the draws alone; with θ in common the data's errors may be all alike."""
+        return float(self.standard_error.mean()) if self.global_latents else super().log_evidence_monte_carlo_error
+
     def to_dict(self) -> dict[str, Any]:
         """Means over the data with their errors and protocol, as plain numbers; an error that is undefined is None.
 

@@ -108,10 +108,8 @@ class Program(Configured, nn.Module):
     def guide(self, x: Tensor) -> Any:
         """q(z | x)."""
         if "guide" not in self._functions:
-            with poutine.block():  # what is around the program is not about this run of it
-                guide = amortize(self, x)
+            self.__dict__["_arguments"]["guide"] = guide = amortize(self, x)
             self._take("guide", guide)
-            self.__dict__["_arguments"]["guide"] = guide
         with _OwnParameters(self, x):
             return self._functions["guide"](x)
 
