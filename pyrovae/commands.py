@@ -225,6 +225,7 @@ def load_data(settings: dict[str, Any]) -> Dataset:
         root=settings["root"],
         seed=settings["data_seed"],
         missing=settings.get("missing", False),  # a run of before has none
+        labelled=settings.get("labelled", False),
     )
 
 
@@ -323,7 +324,7 @@ def _largest_latent(vae: Any, x: Tensor) -> str | None:
 
 def _same_data(settings: dict[str, Any], before: dict[str, Any]) -> None:
     """Refuse to go on with other data: what was held out might be trained on. Raises ValueError."""
-    for key in ("model", "data", "binarise", "missing", "validation", "data_seed"):
+    for key in ("model", "data", "binarise", "missing", "labelled", "validation", "data_seed"):
         if settings[key] != before.get(key, settings[key]):
             raise ValueError(
                 f"the run to resume has {key} {before[key]!r}, got {settings[key]!r}; leave it, or begin another run"

@@ -319,6 +319,12 @@ def _add_data(parser: Parser) -> None:
         "--validation", type=int | float | None, default=None, help="training data held out: a number or a fraction"
     )
     parser.add_argument("--missing", type=bool, default=False, help="true: NaN in the data means not observed")
+    parser.add_argument(
+        "--labelled",
+        type=bool | int,
+        default=False,
+        help="true: x begins with its label; a number: so many training data keep it",
+    )
     parser.add_argument("--root", type=str | None, default=None, help="folder of the data (default: $PYROVAE_DATA)")
     parser.add_argument("--data_seed", type=int, default=0, help="of splits and fixed binarisation")
 

@@ -78,13 +78,49 @@ def test_tables_are_all_rows_in_their_units(name, sizes):
     assert not torch.equal(d.validation, data.load(name, seed=1).validation)
 
 
-def test_labelled_digits_are_the_digits_behind_their_labels():
-    d, digits = data.load("labelled_digits"), data.load("digits")
-    assert (d.values, d.levels, d.event_shape) == ("counts", 16, (65,))
+def test_labelled_data_stand_behind_their_labels():
+    d, digits = data.load("digits", labelled=True), data.load("digits")
+    assert (d.values, d.levels, d.event_shape, d.content_shape, d.classes) == ("counts", 16, (65,), (1, 8, 8), 10)
+    assert d.protocol["labelled"] == {split: d.size(split) for split in ("train", "validation", "test")}
     for split in ("train", "validation", "test"):
         x = getattr(d, split)
         assert torch.equal(x[:, 0].long(), digits.labels[split])
         assert torch.equal(x[:, 1:], getattr(digits, split).flatten(1))
+    x = torch.cat(list(d.batches("train", 100, shuffle=True, generator=torch.Generator().manual_seed(0))))
+    rows = {tuple(row) for row in d.train.tolist()}
+    assert {tuple(row) for row in x.tolist()} == rows  # a label stays with its pixels
+
+
+def test_so_many_training_data_keep_their_label():
+    d = data.load("digits", labelled=25)
+    told = ~d.train[:, 0].isnan()
+    assert d.protocol["labelled"] == {"train": 25, "validation": 143, "test": 359}
+    y = data.load("digits").labels["train"]
+    assert torch.equal(d.train[told, 0].long(), y[told])
+    assert sorted(torch.bincount(y[told]).tolist()) == [2] * 5 + [3] * 5
+    assert torch.equal(told, ~data.load("digits", labelled=25).train[:, 0].isnan())
+    other = data.load("digits", labelled=25, seed=1, validation=0)
+    assert int((~other.train[:, 0].isnan()).sum()) == 25
+    assert len(data.load("digits", labelled=1295).train[:, 0].unique()) == 10  # all, where classes are not equal
+
+
+def test_labels_do_not_change_under_binarisation():
+    d = data.from_arrays(torch.rand(50, 1, 2, 2), labels=torch.arange(50) % 7, binarise="dynamic", labelled=True)
+    (x,) = d.batches("train", 100, shuffle=False)
+    assert torch.equal(x[:, 0].long(), d.labels["train"])
+    assert set(x[:, 1:].unique().tolist()) <= {0.0, 1.0}
+    assert not torch.equal(next(d.batches("train", 100, shuffle=False)), x)
+
+
+@pytest.mark.parametrize("labelled", [3, 2000, 1.5, "all"])
+def test_a_wrong_number_of_labels_is_refused(labelled):
+    with pytest.raises(ValueError, match="expects labelled as True, False, or how many of 1295"):
+        data.load("digits", labelled=labelled)
+
+
+def test_labels_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match="expects labels of every split, got none for 'train'"):
+        data.load("oscillations", missing=True, labelled=True)
 
 
 def test_oscillations_are_the_series_that_their_rule_says():

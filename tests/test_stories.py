@@ -8,69 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from scipy import stats
-from torch import Tensor
 
 import pyrovae as pv
+from benchmarks.gallery.baselines import LEVELS, columns, first_order, negative_binomials, pixels, pixels_of_a_class
 from pyrovae.cli import main
 
 FOLDER = Path(__file__).parents[1] / "examples" / "stories"
-LEVELS = 17  # of a pixel: 0..16
-
-
-# What any person would try first: fitted to the training split, the mean log density of a datum of another, in nats
-
-
-def pixels(train: Tensor, test: Tensor) -> float:
-    """Every pixel's own histogram, a count added to each of its 17 levels: stronger than a binomial or Poisson."""
-    return float(_histograms(train.flatten(1), test.flatten(1)).mean())
-
-
-def _histograms(train: Tensor, test: Tensor) -> Tensor:
-    share = (F.one_hot(train.long(), LEVELS).double().sum(0) + 1) / (len(train) + LEVELS)  # [D, 17]
-    return share.log().expand(len(test), -1, -1).gather(-1, test.long()[..., None]).sum((-1, -2))
-
-
-def pixels_of_a_class(train: Tensor, test: Tensor) -> float:
-    """log p(y) + log p(x | y): the share of the class, and the histograms of its pixels."""
-    share = torch.bincount(train[:, 0].long(), minlength=10) / len(train)
-    total = 0.0
-    for y in range(10):
-        of_train, of_test = (x[x[:, 0] == y] for x in (train, test))
-        total += float((share[y].log() + _histograms(of_train[:, 1:], of_test[:, 1:])).sum())
-    return total / len(test)
-
-
-def negative_binomials(train: Tensor, test: Tensor) -> float:
-    """Every pixel a negative binomial by maximum likelihood: its mean that of the data, r the best of a grid."""
-    a, b = (F.one_hot(x.flatten(1).long(), LEVELS).double().sum(0) for x in (train, test))  # [D, 17]: how often
-    counts = torch.arange(LEVELS, dtype=torch.float64)
-    mean = (a @ counts + 0.5) / (len(train) + 1)  # a pixel that never had ink may have some
-    r = torch.logspace(-3, 3, 300, dtype=torch.float64)[:, None, None]
-    log_p = torch.distributions.NegativeBinomial(r, logits=(mean[:, None] / r).log()).log_prob(counts)  # [300, D, 17]
-    best = (a * log_p).sum(-1).argmax(0)
-    return float((b * log_p[best, torch.arange(len(best))]).sum()) / len(test)
-
-
-def columns(train: Tensor, test: Tensor, family: str) -> float:
-    """Every column's own distribution, of a family of scipy's, by maximum likelihood."""
-    total, fixed = 0.0, {"floc": 0} if family == "lognorm" else {}
-    for a, b in zip(train.double().T.numpy(), test.double().T.numpy(), strict=True):
-        unit = a.std()  # the fit of scipy wants numbers around 1
-        kind = getattr(stats, family)
-        total += kind(*kind.fit(a / unit, **fixed)).logpdf(b / unit).mean() - np.log(unit)
-    return float(total)
-
-
-def first_order(train: Tensor, test: Tensor) -> float:
-    """x_1 ~ 𝒩(m, s²), x_t ~ 𝒩(a x_{t−1} + c, σ²): least squares over all steps that are there."""
-    first = torch.distributions.Normal(train[:, 0].mean(), train[:, 0].std())
-    before, after = (x[~train[:, 1:].isnan()].double() for x in (train[:, :-1], train[:, 1:]))
-    slope, shift = np.polyfit(before.numpy(), after.numpy(), 1)
-    sigma = float((after - slope * before - shift).square().mean().sqrt())
-    log_p = torch.distributions.Normal(slope * test[:, :-1] + shift, sigma, validate_args=False).log_prob(test[:, 1:])
-    return float((first.log_prob(test[:, 0]) + log_p.nansum(1)).mean())
 
 
 FAST, FASTER = ["--learning_rate", "0.003"], ["--learning_rate", "0.01"]
@@ -80,7 +23,7 @@ STORIES = {  # file: (class or function, its data, other options, epochs of the 
     "shared_strokes": ("SharedStrokes", "digits", ["--learning_rate", "0.03"], 35, pixels),
     "oscillation": ("Oscillation", "oscillations", ["--missing", "true", *FASTER], 10, first_order),
     "overdispersed": ("Overdispersed", "digits", ["--learning_rate", "0.005"], 50, negative_binomials),
-    "labelled": ("Labelled", "labelled_digits", FASTER, 25, pixels_of_a_class),
+    "labelled": ("Labelled", "digits", ["--labelled", "true", *FASTER], 25, pixels_of_a_class),
     "heavy_tails": ("HeavyTails", "breast_cancer", [], 80, functools.partial(columns, family="t")),
     "plain_function": ("wine", "wine", FASTER, 100, functools.partial(columns, family="lognorm")),
     "two_layers": ("TwoLayers", "digits", FAST, 25, pixels),
@@ -94,7 +37,7 @@ def test_a_story_beats_a_model_without_latents(name, tmp_path, capsys):
     words = ["train", f"{FOLDER / name}.py:{story}", "--data", data, *options, "--epochs", str(epochs)]
     assert main([*words, "--test_particles", "100", "--run_dir", run]) == 0, capsys.readouterr().err
     assert "guide derived from the model: q(" in capsys.readouterr().out
-    x = pv.data.load(data, missing="--missing" in options)
+    x = pv.data.load(data, missing="--missing" in options, labelled="--labelled" in options)
     reached = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["log_evidence"]
     assert reached > baseline(x.train, x.test)
     assert main(["evaluate", run, "--particles", "10", "--split", "validation"]) == 0, capsys.readouterr().err

@@ -2,7 +2,7 @@ r"""Digits with their labels: each class has a place of its own in latent space.
 
     y ~ Categorical(π),    z | y ~ 𝒩(m_y, I),    x_d | z ~ Binomial(16, σ(f_d(z)))    y and x are observed
 
-    pyrovae train examples/stories/labelled.py:Labelled --data labelled_digits --learning_rate 1e-2 --epochs 100
+    pyrovae train examples/stories/labelled.py:Labelled --data digits --labelled true --learning_rate 1e-2 --epochs 100
 
 Test log evidence, nats per datum: −87.81 ± 1.04. Baseline, shares of the classes, and a histogram for every pixel in
 each: −100.09.

@@ -23,10 +23,11 @@ def load(
     seed: int = 0,
     threshold: float = 0.5,
     missing: bool = False,
+    labelled: bool | int = False,
 ) -> Dataset:
     """A `Dataset` by name or by path.
 
-    Names: digits, labelled_digits (x is the label, then 64 pixels), breast_cancer and wine (tables of real numbers, in
+    Names: digits, breast_cancer and wine (tables of real numbers, in
     their units) need no files, nor does oscillations (drawn; series of 4 to 12 steps with NaN behind the end, for
     missing=True). mnist, fashion, kmnist, emnist, cifar10, svhn, omniglot and celeba are read by torchvision.
 
@@ -38,6 +39,9 @@ def load(
     `binarise`: "dynamic" (x ~ Bernoulli(grey), afresh for each training batch), "static" (one draw by the seed) or
     "threshold" (x = 1 where grey > threshold). `validation`: how many training examples are held out, a number or
     a fraction, 0 for none; by default a tenth, at most 5,000. `missing`: NaN is allowed, and means not observed.
+    `labelled`: x is a vector, the label 0, 1, ... and then the numbers of the datum, for models that read or observe
+    it; a number says how many training data keep their label, spread over the classes by the seed, the others having
+    NaN there.
 
     Raises ValueError for an unknown name or unfit data, FileNotFoundError where there is no such file.
 
@@ -55,4 +59,4 @@ def load(
         if not (path.suffix in (".npz", ".npy") or len(path.parts) > 1 or path.exists()):
             raise ValueError(f"data {text!r} is not known; {nearest(text, SOURCES)} Or a path: .npz, .npy, a folder.")
         raw = read_path(path, root_folder(root))
-    return assemble(raw, validation, binarise, seed, threshold, missing=missing)
+    return assemble(raw, validation, binarise, seed, threshold, missing=missing, labelled=labelled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import nearest
@@ -49,6 +51,7 @@ def from_arrays(
     threshold: float = 0.5,
     validation_size: float | None = None,
     missing: bool = False,
+    labelled: bool | int = False,
 ) -> Dataset:
     """A `Dataset` from numpy arrays, tensors or nested lists [N, *event]; scalars are [N].
 
@@ -58,6 +61,7 @@ def from_arrays(
     fraction, 0 for none; by default a tenth, at most 5,000. They are a seeded choice, or the last rows of a
     memory-mapped array. With `missing`, NaN is allowed and means not observed: what the numbers are is read from the
     others, and the protocol has the share of NaN by split (None for a file too large to be read at loading).
+    With `labelled`, x is the label and then the numbers of a datum, as `load` says.
 
     Raises ValueError for empty, non-finite or out-of-range data and for splits or labels that do not fit together.
 
@@ -78,7 +82,7 @@ def from_arrays(
         mapped=any(is_mapped(x) for x in arrays.values()),
         in_files=frozenset(split for split, x in arrays.items() if is_mapped(x, splits[split])),
     )
-    return assemble(raw, validation_size, binarise, seed, threshold, "validation_size", missing)
+    return assemble(raw, validation_size, binarise, seed, threshold, "validation_size", missing, labelled)
 
 
 def assemble(
@@ -89,6 +93,7 @@ def assemble(
     threshold: float,
     option: str = "validation",
     missing: bool = False,
+    labelled: bool | int = False,
 ) -> Dataset:
     """Check what a source handed over, cut the missing splits, and write the protocol down."""
     who = f"data {raw.name!r}"
@@ -108,6 +113,9 @@ def assemble(
     stored, labels, origin = _cut(who, raw, origin, validation, seed, option)
     levels = raw.levels if values == "counts" else None
     event_shape = tuple(stored["train"].shape[1:])
+    told = _tell(who, stored, labels, labelled, seed) if labelled is not False else None
+    if told is not None:
+        event_shape = (1 + math.prod(event_shape),)
     protocol: dict[str, Any] = {
         "name": raw.name,
         "sizes": {split: len(x) for split, x in stored.items()},
@@ -119,12 +127,13 @@ def assemble(
         "binarise": binarise,
         **({"threshold": float(threshold)} if binarise == "threshold" else {}),
         "seed": int(seed),
+        **({} if told is None else {"labelled": {split: int((~y.isnan()).sum()) for split, y in told.items()}}),
         **({"missing": {split: _share_missing(raw, x) for split, x in stored.items()}} if missing else {}),
     }
     files = {raw.splits[split].untyped_storage().data_ptr() for split in raw.in_files}
     mapped = frozenset(split for split, x in stored.items() if x.untyped_storage().data_ptr() in files)
     how = binarise, int(seed), threshold
-    return Dataset(raw.name, protocol, values, levels, event_shape, stored, labels, scale, *how, mapped, missing)
+    return Dataset(raw.name, protocol, values, levels, event_shape, stored, labels, scale, *how, mapped, missing, told)
 
 
 def as_array(x: Any, name: str, split: str) -> np.ndarray | Tensor:
@@ -336,6 +345,31 @@ def _check_values(where: str, found: _Scan, values: str, levels: int | None, mis
             f"{where}: values={values!r} expects numbers in {kind}, got {what} from {low:.4g} to {high:.4g}. "
             "Rescale the arrays, or say what they are: from_arrays(..., values='unit', 'counts' or 'real')."
         )
+
+
+def _tell(
+    who: str, stored: dict[str, Tensor], labels: dict[str, Tensor], labelled: bool | int, seed: int
+) -> dict[str, Tensor]:
+    """The labels that stand in x, float32 [N] by split: of train so many, as many of each class as can be."""
+    if without := [split for split in stored if split not in labels]:
+        raise ValueError(
+            f"{who}: labelled={labelled!r} expects labels of every split, got none for {without[0]!r}; give them "
+            "(from_arrays(..., labels={split: y}), or y_train, y_test in the .npz file), or leave labelled out"
+        )
+    y, told = labels["train"], {split: y.to(torch.float32) for split, y in labels.items()}
+    if labelled is True:
+        return told
+    classes = int(y.max()) + 1
+    if not isinstance(labelled, int) or not classes <= labelled <= len(y):
+        raise ValueError(
+            f"{who} expects labelled as True, False, or how many of {len(y)} training data keep their label, at least "
+            f"one for each of {classes} classes, got {labelled!r}"
+        )
+    order = torch.from_numpy(stream(seed, "labelled").permutation(len(y)))
+    place = (F.one_hot(y[order], classes).cumsum(0) - 1).gather(1, y[order, None])[:, 0]  # among those of its class
+    kept = order[place.argsort(stable=True)[:labelled]]  # every class in turn, as long as it has any
+    told["train"] = torch.full_like(told["train"], torch.nan).index_copy(0, kept, told["train"][kept])
+    return told
 
 
 def _count(who: str, n: int, validation: float | None, option: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat, tee
 from typing import Any
 
 import torch
@@ -28,13 +29,19 @@ def _share_within(start: int, rows: int, rank: int, ranks: int) -> slice:
     return slice(start + mine.start, start + mine.stop) if mine.stop > mine.start else slice(start, start + 1)
 
 
+def _behind(y: Tensor | None, x: Tensor) -> Tensor:
+    """x with its labels [B] in front, where there are any: [B, *event] -> [B, 1 + D]."""
+    return x if y is None else torch.cat([y.to(x.device)[:, None], x.flatten(1)], 1)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Three splits of examples x, kept as they came and made float32 when they are asked for.
 
-    x = stored / scale, then binarised where `binarise` says so. `values` tells what x is: "binary" ({0, 1}),
+    x = stored / scale, then binarised where `binarise` says so; with `labelled`, x is [1 + D]: the label, NaN where it
+    is not told, and then the D numbers of what is stored, one after the other. `values` tells what x is: "binary" ({0, 1}),
     "counts" (integers 0..levels), "unit" ([0, 1]) or "real". `protocol` is plain data: what a reported figure
-    needs beside it to mean something. `labels` (int64 [N] by split) may be empty and no model sees them. `mapped`
+    needs beside it to mean something. `labels` (int64 [N] by split) may be empty, and no model sees them that are not in x. `mapped`
     names the splits that lie in a file. With `missing`, a NaN in x means that the entry is not observed.
 
     >>> from pyrovae import data
@@ -58,12 +65,29 @@ class Dataset:
     threshold: float = 0.5
     mapped: frozenset[str] = frozenset()
     missing: bool = False
+    told: dict[str, Tensor] | None = None  # the labels that stand in front of x, float32 [N] by split
     _cache: dict[tuple[str, ...], Tensor] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(x)} {split}" for split, x in self.stored.items())
         levels = "" if self.levels is None else f" 0..{self.levels}"
-        return f"Dataset({self.name!r}: {sizes}; x {list(self.event_shape)}, {self.values}{levels})"
+        label = f"label and {list(self.content_shape)}" if self.labelled else list(self.event_shape)
+        return f"Dataset({self.name!r}: {sizes}; x {label}, {self.values}{levels})"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether x begins with a label."""
+        return self.told is not None
+
+    @property
+    def content_shape(self) -> tuple[int, ...]:
+        """The shape of what is stored of a datum: that of x without its label."""
+        return tuple(self.stored["train"].shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """How many classes the labels know: 0 where there are none."""
+        return 1 + max((int(y.max()) for y in self.labels.values()), default=-1)
 
     @property
     def train(self) -> Tensor:
@@ -125,17 +149,22 @@ class Dataset:
         source = self._resident(split, fixed, device)
         order = torch.randperm(n, generator=generator).to(source.device) if shuffle else None
         slices = (_share_within(start, min(batch_size, n - start), *share) for start in range(0, n, batch_size))
-        keys = slices if order is None else (order[rows] for rows in slices)
+        keys, again = tee(slices if order is None else (order[rows] for rows in slices))
         on_disk = split in self.mapped and not fixed and source.numel() * source.element_size() >= AHEAD_BYTES
         if source.device.type == "cpu" and (on_disk or device.type != "cpu"):
             advise = on_disk and exceeds_memory(source)
             read = partial(fetch, source, pin=device.type == "cuda", advise=advise)
-            return self._walk(read_ahead(read, keys, f"data {self.name!r}, split {split!r}: a batch"), fixed, device)
-        return self._walk(map(partial(gather, source), keys), fixed, device)
+            batches = read_ahead(read, keys, f"data {self.name!r}, split {split!r}: a batch")
+        else:
+            batches = map(partial(gather, source), keys)
+        labels = repeat(None) if self.told is None else map(partial(gather, self.told[split].to(source.device)), again)
+        return self._walk(batches, labels, fixed, device)
 
-    def _walk(self, batches: Iterator[Tensor], fixed: bool, device: torch.device) -> Iterator[Tensor]:
-        for rows in batches:
-            yield self._ready(rows.to(device, non_blocking=device.type == "cuda"), fixed)
+    def _walk(
+        self, batches: Iterator[Tensor], labels: Iterator[Tensor | None], fixed: bool, device: torch.device
+    ) -> Iterator[Tensor]:
+        for rows, y in zip(batches, labels, strict=False):
+            yield _behind(y, self._ready(rows.to(device, non_blocking=device.type == "cuda"), fixed))
 
     def _ready(self, rows: Tensor, fixed: bool) -> Tensor:
         """Rows of a fixed draw, or stored rows, as x: float32 [B, *event]."""
@@ -147,7 +176,8 @@ class Dataset:
         return thresholded(x, self.threshold) if self.binarise == "threshold" else x
 
     def _whole(self, split: str) -> Tensor:
-        return self._ready(self._resident(split, self._is_drawn, torch.device("cpu")), self._is_drawn)
+        x = self._ready(self._resident(split, self._is_drawn, torch.device("cpu")), self._is_drawn)
+        return _behind(None if self.told is None else self.told[split], x)
 
     @property
     def _is_drawn(self) -> bool:

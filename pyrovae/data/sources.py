@@ -36,19 +36,6 @@ def digits(name: str, root: Path) -> Raw:
     return Raw(name, splits, labels, "counts", 16, origin=origin)
 
 
-def labelled_digits(name: str, root: Path) -> Raw:
-    """The digits with their label in x, [65]: label 0..9, then 64 pixels row by row, 0..16; the splits of `digits`.
-
-    For models that read or observe the label, as p(z | y): a model is given x alone.
-    """
-    raw = digits(name, root)
-    raw.splits = {
-        split: torch.cat([raw.labels[split].to(x.dtype)[:, None], x.flatten(1)], 1) for split, x in raw.splits.items()
-    }
-    raw.origin["train"] += ", the label in front of the pixels"
-    return raw
-
-
 def _table(name: str, root: Path) -> Raw:
     """A table of scikit-learn's, [N, columns] in the units of its columns; one fifth, under every seed, is for test.
 
@@ -210,7 +197,6 @@ def _celeba(name: str, root: Path) -> Raw:
 
 SOURCES: dict[str, Source] = {
     "digits": digits,
-    "labelled_digits": labelled_digits,
     "breast_cancer": _table,
     "wine": _table,
     "oscillations": oscillations,
