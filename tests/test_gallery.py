@@ -37,8 +37,23 @@ def data_of(x: Tensor, **options: Any) -> pv.data.Dataset:
     return pv.data.from_arrays(x, validation_size=0, **options)
 
 
+def labelled(told: bool | int) -> pv.data.Dataset:
+    """Small images of three classes; of some the label is told."""
+    return data_of(binary(6), labels=torch.arange(6) % 3, labelled=told)
+
+
 # A line here buys every test of this file that takes a name: how a small model is built, data for it, an objective.
 MODELS: dict[str, Small] = {
+    "ConditionalVAE": (
+        lambda: pv.models.ConditionalVAE.build(labelled(True), latent=2, hidden=[6]),
+        lambda: labelled(True).train.double(),
+        ELBO,
+    ),
+    "SemiSupervisedVAE": (
+        lambda: pv.models.SemiSupervisedVAE.build(labelled(3), latent=2, hidden=[6]),
+        lambda: labelled(3).train.double(),
+        ELBO,
+    ),
     "VAE": (lambda: pv.models.VAE.build(data_of(binary()), latent=2, hidden=[6]), binary, ELBO),
 }
 

@@ -12,7 +12,7 @@ _STREAMS = (*SPLITS, "split", "labelled")
 
 
 def stream(seed: int, purpose: str) -> np.random.Generator:
-    """The random numbers of one purpose (a split's draw, the choice of the splits, or of what is labelled) under one seed."""
+    """The random numbers of one purpose (a split's draw, a choice of rows) under one seed."""
     # numpy's and not torch's: a protocol's draw has to be the same on every device and release
     return np.random.default_rng([seed, _STREAMS.index(purpose)])
 

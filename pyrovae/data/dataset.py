@@ -38,10 +38,10 @@ def _behind(y: Tensor | None, x: Tensor) -> Tensor:
 class Dataset:
     """Three splits of examples x, kept as they came and made float32 when they are asked for.
 
-    x = stored / scale, then binarised where `binarise` says so; with `labelled`, x is [1 + D]: the label, NaN where it
-    is not told, and then the D numbers of what is stored, one after the other. `values` tells what x is: "binary" ({0, 1}),
+    x = stored / scale, then binarised where `binarise` says so. `values` tells what x is: "binary" ({0, 1}),
     "counts" (integers 0..levels), "unit" ([0, 1]) or "real". `protocol` is plain data: what a reported figure
-    needs beside it to mean something. `labels` (int64 [N] by split) may be empty, and no model sees them that are not in x. `mapped`
+    needs beside it to mean something. `labels` (int64 [N] by split) may be empty. With `labelled`, x is [1 + D]: the
+    label, NaN where it is not told, and then the D numbers of what is stored; without, no model sees them. `mapped`
     names the splits that lie in a file. With `missing`, a NaN in x means that the entry is not observed.
 
     >>> from pyrovae import data

@@ -13,8 +13,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..config import Configured
-from ..networks import KINDS, Chain, Standardise, encoder
-from ..networks.base import as_activation
+from ..networks import Chain, Standardise, features
 from ..program.sites import DATA
 from .conditional import Conditional
 from .spec import Spec
@@ -48,15 +47,13 @@ class Amortised(Configured, nn.Module):
         self.factors = [Spec.of_plain(f) for f in factors]
         self.event = list(event)
         self.takes_missing = missing
-        widths = list(KINDS[network].hidden if hidden is None and network in KINDS else hidden or [])
-        width = widths[-1] if widths else 1
+        width = 1
         self.encoder: nn.Module | None = None
         if any(f.data for f in self.factors):
             event = self.event or [1]
-            inside = widths[:-1] if network in ("mlp", "gated") else widths  # their last layer is the one returned
             centre = Standardise(event, missing, each=len(event) == 1)
-            made = encoder(network, event, [width], inside, activation)
-            self.encoder = nn.Sequential(Chain(centre, made), as_activation(activation or "relu"))
+            made, width = features(network, event, hidden, activation)
+            self.encoder = Chain(centre, made)
         self.nesting = max((-d for f in self.factors for _, _, d in f.plates), default=1)
         self.given = {n for f in self.factors for n in f.given}
         spaces = {f.name: f for f in self.factors}

@@ -1,7 +1,9 @@
 """Generative stories, one file each. A new model is a new model function."""
 
+from .conditional import ConditionalVAE
 from .enumerable import EnumerableVAE
 from .linear_gaussian import LinearGaussian
+from .semi_supervised import SemiSupervisedVAE
 from .vae import VAE
 
-__all__ = ["VAE", "EnumerableVAE", "LinearGaussian"]
+__all__ = ["VAE", "ConditionalVAE", "EnumerableVAE", "LinearGaussian", "SemiSupervisedVAE"]

@@ -16,8 +16,8 @@ from ..data import from_arrays
 Part = str | Mapping[str, Any]  # a class name, or {"class_path": name, "init_args": {...}}
 
 
-def as_data(who: str, data: Any) -> Any:
-    """A data set of events that a network can take. Raises ValueError."""
+def as_data(who: str, data: Any, labelled: bool = False) -> Any:
+    """A data set of events that a network can take, with labels in front of them or not. Raises ValueError."""
     if isinstance(data, Tensor | np.ndarray):
         data = from_arrays(data, validation_size=0)  # as fit reads it
     if not hasattr(data, "event_shape"):
@@ -27,6 +27,16 @@ def as_data(who: str, data: Any) -> Any:
         )
     if not data.event_shape:
         raise ValueError(f"{who} expects events of at least one dimension, got scalars [N]; give x[:, None]")
+    if labelled and not data.labelled:
+        raise ValueError(
+            f"{who} expects data that begin with their label, got {data.name!r} without; load them with labelled=True, "
+            "or labelled=100 for so many labels (--labelled on the command line)"
+        )
+    if data.labelled and not labelled:
+        raise ValueError(
+            f"{who} reads no labels, got {data.name!r} with labelled=True; load the data without, or use "
+            "ConditionalVAE or SemiSupervisedVAE"
+        )
     return data
 
 

@@ -1,10 +1,21 @@
 """Networks: tensors to tensors. Every network here accepts any leading dimensions, [*leading, *event]."""
 
-from .base import ACTIVATIONS, Chain, Network, Standardise, as_event, input_shape, output_shape, over_leading
+from .base import (
+    ACTIVATIONS,
+    Activated,
+    Chain,
+    Network,
+    Standardise,
+    as_event,
+    beside,
+    input_shape,
+    output_shape,
+    over_leading,
+)
 from .dense import MLP, Gated
 from .images import Conv, ResNet, ResNetDecoder, TransposedConv
 from .masked import MADE
-from .pair import KINDS, encoder, pair
+from .pair import KINDS, encoder, features, pair
 from .sequences import GRU, GRUDecoder, Transformer, TransformerDecoder
 
 __all__ = [
@@ -13,6 +24,7 @@ __all__ = [
     "KINDS",
     "MADE",
     "MLP",
+    "Activated",
     "Chain",
     "Conv",
     "GRUDecoder",
@@ -25,7 +37,9 @@ __all__ = [
     "TransformerDecoder",
     "TransposedConv",
     "as_event",
+    "beside",
     "encoder",
+    "features",
     "input_shape",
     "output_shape",
     "over_leading",

@@ -42,6 +42,12 @@ def over_leading(network: nn.Module, x: Tensor, event_dim: int) -> Tensor:
     return y.reshape(*leading, *y.shape[1:])
 
 
+def beside(*parts: Tensor) -> Tensor:
+    """Vectors side by side, each with leading dimensions of its own: [*, n], [*, m] -> [*leading, n + m]."""
+    leading = torch.broadcast_shapes(*(t.shape[:-1] for t in parts))
+    return torch.cat([t.expand(*leading, -1) for t in parts], -1)
+
+
 class Network(Configured, nn.Module):
     """Abstract: a map from [*leading, *inputs] to [*leading, *outputs], by a `body` from [N, *inputs]."""
 
@@ -167,6 +173,18 @@ class Standardise(Configured, nn.Module):
         if self.each:
             y = FAR * torch.asinh(y / FAR)
         return y.masked_fill(y.isnan(), 0.0) if self.missing else y
+
+
+class Activated(Configured, nn.Module):
+    """A network with an activation behind it: features that several heads share."""
+
+    def __init__(self, network: nn.Module, activation: str = "relu") -> None:
+        super().__init__()
+        self.network, self.activation = network, as_activation(activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """activation(network(x))."""
+        return self.activation(self.network(x))
 
 
 class Chain(Configured, nn.Module):

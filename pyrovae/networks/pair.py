@@ -6,8 +6,10 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch.nn as nn
+
 from ..config import nearest
-from .base import Network, Shape
+from .base import Activated, Network, Shape
 from .dense import MLP, Gated
 from .images import Conv, ResNet, ResNetDecoder, TransposedConv
 from .sequences import GRU, GRUDecoder, Transformer, TransformerDecoder
@@ -76,6 +78,19 @@ def encoder(
     kind = _kind(network)
     widths = kind.hidden if hidden is None else hidden
     return kind.encoder(event, code, **_options(kind.encoder, network, widths, activation))
+
+
+def features(
+    network: str, event: Shape, hidden: Sequence[int] | None = None, activation: str | None = None
+) -> tuple[nn.Module, int]:
+    """The encoder of one kind as far as its last hidden layer, and the width of that: for several heads to share.
+
+    Arguments and errors are those of `pair`.
+    """
+    widths = list(_kind(network).hidden if hidden is None else hidden)
+    width = widths[-1] if widths else 1
+    inside = widths[:-1] if network in ("mlp", "gated") else widths  # their last layer is the one returned
+    return Activated(encoder(network, event, [width], inside, activation), activation or "relu"), width
 
 
 def _kind(network: str) -> Kind:

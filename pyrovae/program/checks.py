@@ -187,6 +187,21 @@ def check_finite(who: str, x: Tensor, by: Any) -> None:
         raise ValueError(f"{who} expects finite numbers and NaN, got {bad} that are infinite; remove or impute them")
 
 
+def check_masks(name: str, prior: Any, posterior: Any) -> None:
+    """Refuse a latent that counts for some data in model or guide alone. Reads values back. Raises ValueError."""
+    masks = [torch.as_tensor(True if m is None else m).cpu() for m in (prior, posterior)]
+    try:
+        p, q = torch.broadcast_tensors(*masks)
+    except RuntimeError:  # one of them for every particle of a folded program
+        return
+    if not torch.equal(p, q):
+        raise ValueError(
+            f"site {name!r} is under a mask in the {'guide' if bool(masks[0].all()) else 'model'} that the other does "
+            "not have; give both one mask, by `with poutine.mask(mask=m):` or .mask(m), else its log p and log q "
+            "belong to different data"
+        )
+
+
 def check_latent(name: str, prior: Any, posterior: Any, value: Tensor) -> None:
     """Refuse draws of the guide that the model's site cannot take. Reads values back, as `check_support` does.
 

@@ -27,6 +27,7 @@ from .checks import (
     check_arguments,
     check_finite,
     check_latent,
+    check_masks,
     check_observed,
     check_repeatable,
     check_shared,
@@ -199,7 +200,8 @@ def _densities(vae: GenerativeProgram, x: Tensor, particles: int, layout: Layout
         """The sites of the guide, drawn or at these values, and how many rows may share a draw."""
         marked = Enumerated("guide", marks.guide, set() if how.exact else None)
         trace, particle = _trace(vae.guide, x, rows, layout.nesting, layout.fold_guide, marked, values, handler)
-        return {n: read_site(s, shape, particle, "guide") for n, s in sample_sites(trace)}, marked.shared
+        sites = {n: read_site(s, shape, particle, "guide", marks.guide.get(n, 1)) for n, s in sample_sites(trace)}
+        return sites, marked.shared
 
     posterior, shared = guide(how.given, how.drawn)
     passed = {n: s.value.detach() if how.still else s.value.view_as(s.value) for n, s in posterior.items()}
@@ -211,7 +213,8 @@ def _densities(vae: GenerativeProgram, x: Tensor, particles: int, layout: Layout
     prior, likelihood = {}, {}
     for name, site in sample_sites(trace):
         group = likelihood if site["is_observed"] else prior
-        group[name] = read_site(site, (rows * summed, len(x)), particle, "model")
+        values = (marks.guide | marks.model).get(name, 1)
+        group[name] = read_site(site, (rows * summed, len(x)), particle, "model", values)
     size, enumerated = check_observed(trace), frozenset(marks.guide)
 
     def again(values: dict[str, Tensor]) -> dict[str, Site]:
@@ -222,6 +225,7 @@ def _densities(vae: GenerativeProgram, x: Tensor, particles: int, layout: Layout
     if pyro.infer.util.is_validation_enabled():
         for name, q in posterior.items():
             check_latent(name, prior[name].distribution, q.distribution, prior[name].value)
+            check_masks(name, prior[name].kept, q.kept)
         for site in likelihood.values():
             check_support(site.name, site.distribution, site.value)
     return found

@@ -27,6 +27,7 @@ class Site:
     distribution: Any
     value: Tensor
     mask: Any  # of poutine.mask around the site; None without
+    kept: Any  # the events that count, by that mask and the distribution's own; None for all of them
     reduce: Callable[[Tensor], Tensor]  # [batch shape] -> [K, B], masked; [K] where the site is not local
     data_dim: int | None  # the dimension of the data plate; None for a site outside it
     particle_dim: int | None  # the dimension of the particle plate; None for one particle, or K·B rows
@@ -257,6 +258,17 @@ def has_mask(distribution: Any) -> bool:
     return True
 
 
+def _kept(site: Any) -> Any:
+    """Which events of a site count: a mask over its batch, by poutine.mask and .mask together; None for all."""
+    mask, distribution = site["mask"], site["fn"]
+    while isinstance(distribution, MaskedDistribution | ExpandedDistribution):
+        if isinstance(distribution, MaskedDistribution):
+            own = distribution._mask
+            mask = own if mask is None else mask & own
+        distribution = distribution.base_dist
+    return mask
+
+
 def family(distribution: Any) -> str:
     """The name of a distribution's class, under its wrappers."""
     return type(unwrapped(distribution)).__name__.lstrip("_")
@@ -279,10 +291,11 @@ def latents(trace: Any) -> list[str]:
     return [name for name, site in sample_sites(trace) if not site["is_observed"]]
 
 
-def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: str) -> Site:
+def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: str, values: int = 1) -> Site:
     """A trace's node with the map from its batch shape to [K, B].
 
-    `particle` is the dimension of the particle plate; None where the program was run on K·B rows instead.
+    `particle` is the dimension of the particle plate; None where the program was run on K·B rows instead. A site whose
+    `values` stand side by side is, where a mask leaves it out, one of them by a fair choice: the sum over all is 1.
     """
     name, (particles, batch) = site["name"], shape
     plates = 1.0
@@ -309,7 +322,7 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
     others = sorted((f for f in site["cond_indep_stack"] if f.vectorized), key=lambda f: f.dim)
     places = {particle: particles, data: rows} | {f.dim: f.size for f in others}
     sizes = {d: size for d, size in places.items() if d is not None}  # particles and data first
-    mask, event_dim = site["mask"], site["fn"].event_dim
+    mask, counted, event_dim = site["mask"], _kept(site), site["fn"].event_dim
     in_order = list(sizes) == list(range(-len(sizes), 0))
     if data is not None and site["is_observed"] and family(site["fn"]) != "Unit":  # a pyro.factor observes nothing
         got, event = list(site["value"].shape), list(site["fn"].event_shape)
@@ -337,6 +350,8 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
 
     def reduce(t: Tensor) -> Tensor:
         t = t if mask is None else scale_and_mask(t, 1.0, mask)
+        if values > 1 and counted is not None:
+            t = torch.where(torch.as_tensor(counted, device=t.device), t, -math.log(values))
         stray = [d for d in range(-t.dim(), 0) if t.shape[d] > 1 and d not in sizes]
         if stray:
             raise ValueError(
@@ -347,4 +362,4 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
         kept = 1 if data is None else 2
         return t.flatten(kept).sum(-1) if t.dim() > kept else t
 
-    return Site(name, site["fn"], site["value"], mask, reduce, data, particle, arrange)
+    return Site(name, site["fn"], site["value"], mask, counted, reduce, data, particle, arrange)
