@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from conftest import F64, check_device, check_trace, gradients
 from torch import Tensor
 
@@ -49,6 +50,14 @@ MODELS: dict[str, Small] = {
         lambda: labelled(True).train.double(),
         ELBO,
     ),
+    **{
+        f"MultimodalVAE {experts}": (
+            lambda experts=experts: pv.models.MultimodalVAE.build(data_of(counts(5, 1, 4, 2)), 2, [6], experts=experts),
+            lambda: torch.cat([counts(3, 1, 4, 2), F.pad(counts(2, 1, 2, 2), (0, 0, 0, 2), value=torch.nan)]),
+            ELBO,
+        )
+        for experts in ("product", "mixture", "mixture_of_products")
+    },
     "SemiSupervisedVAE": (
         lambda: pv.models.SemiSupervisedVAE.build(labelled(3), latent=2, hidden=[6]),
         lambda: labelled(3).train.double(),

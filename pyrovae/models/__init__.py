@@ -3,7 +3,8 @@
 from .conditional import ConditionalVAE
 from .enumerable import EnumerableVAE
 from .linear_gaussian import LinearGaussian
+from .multimodal import MultimodalVAE
 from .semi_supervised import SemiSupervisedVAE
 from .vae import VAE
 
-__all__ = ["VAE", "ConditionalVAE", "EnumerableVAE", "LinearGaussian", "SemiSupervisedVAE"]
+__all__ = ["VAE", "ConditionalVAE", "EnumerableVAE", "LinearGaussian", "MultimodalVAE", "SemiSupervisedVAE"]

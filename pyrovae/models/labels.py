@@ -21,7 +21,7 @@ class Row(NamedTuple):
     """Rows of data, taken apart."""
 
     label: Tensor  # one-hot [B, C], of the first class where it is not known
-    known: Tensor  # [B]
+    known: Any  # [B], a BoolTensor
     content: Tensor  # [B, *event]
 
 
@@ -43,7 +43,7 @@ class Parts(NamedTuple):
     likelihood: nn.Module  # from z and y side by side
     posterior: nn.Module  # from features and y side by side
     features: nn.Module  # of x without its label
-    width: int  # of the features
+    centre: Standardise  # of the features
 
 
 def parts_for(
@@ -69,4 +69,4 @@ def parts_for(
     some = next(data.batches("train", 10_000, shuffle=False))[:, 1:].unflatten(-1, tuple(event))
     centre = Standardise(event).to_data(some, rescale=data.values in ("counts", "real"))
     head = MLP([width + classes], build_part(q.code, q_options, latent), hidden=[width])
-    return Parts(build_part(r, r_options, decoder), build_part(q, q_options, head), Chain(centre, told), width)
+    return Parts(build_part(r, r_options, decoder), build_part(q, q_options, head), Chain(centre, told), centre)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from ..priors import Prior
 from .build import Part, as_data, build_part, check_latent, find_part
 from .labels import Row, parts_for, take_apart
 
-SHARE = 0.1  # of the classifier's term, against all of the bound
+MOST = 256  # labelled data that the classifier's term takes at once
 
 
 class SemiSupervisedVAE(Configured, nn.Module):
@@ -32,11 +33,13 @@ class SemiSupervisedVAE(Configured, nn.Module):
         y ~ Categorical(π),    z ~ p(z),    x | z, y ~ p(x | z, y)
 
     The bound is one on log p(x, y) for data with a label, and on log p(x) for those without. In it q(y | x), which is
-    a classifier, learns from the latter alone. While training, labelled data therefore have a term besides,
+    a classifier, learns from the latter alone, and nothing says which class is called 3. While training, the bound of
+    every datum therefore has a term besides, over the labelled data (x_l, y_l):
 
-        α log q(y | x),
+        α Σ_l log q(y_l | x_l)
 
-    which no evaluation has. (Kingma et al. call α times their number 0.1 N; so does `build`.)
+    It is a prior over classifiers, and no evaluation has it. The labelled data are kept in the model, so that every
+    step sees them, however few there are; of many, a random 256 stand for all.
 
     Args:
         prior: p(z), a module that returns a distribution.
@@ -44,8 +47,10 @@ class SemiSupervisedVAE(Configured, nn.Module):
         posterior: q(z | x, y), a module from features and the one-hot label side by side to a distribution.
         features: of x without its label, from its event shape to a vector.
         classifier: the logits of q(y | x), a module from the event shape to [C].
+        classes: C.
         event: shape of x without its label.
-        alpha: α, above 0.
+        told: how many labelled data are kept; `to_data` gives them.
+        alpha: α; 0.1 in the paper, which multiplies it by N.
 
     Raises:
         ValueError: for an α that is none, and data with labels that are no class.
@@ -62,6 +67,7 @@ class SemiSupervisedVAE(Configured, nn.Module):
     """
 
     takes_missing: ClassVar[bool] = True  # a NaN is a label that nobody has told
+    told: Tensor
 
     def __init__(
         self,
@@ -72,15 +78,22 @@ class SemiSupervisedVAE(Configured, nn.Module):
         classifier: nn.Module,
         classes: int,
         event: Sequence[int],
-        alpha: float = 1.0,
+        told: int,
+        alpha: float = 0.1,
     ) -> None:
         super().__init__()
         self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
         self.features, self.classifier = features, classifier
         self.classes, self.event = classes, tuple(event)
-        self.alpha = check_positive("SemiSupervisedVAE", "alpha", alpha, "give the weight of a labelled datum")
+        self.alpha = check_positive("SemiSupervisedVAE", "alpha", alpha, "give the weight of the classifier's term")
         self.share = nn.Parameter(torch.zeros(classes))  # the logits of π
+        self.register_buffer("told", torch.zeros(told, 1 + math.prod(event)))
         attach(self)
+
+    def to_data(self, x: Tensor) -> SemiSupervisedVAE:
+        """Keeps these labelled data [told, 1 + D]."""
+        self.told.copy_(x)
+        return self
 
     def model(self, x: Tensor) -> None:
         """p(y) p(z) p(x | z, y); x: [B, 1 + D], the label, or NaN, and then the datum."""
@@ -90,8 +103,7 @@ class SemiSupervisedVAE(Configured, nn.Module):
             z = pyro.sample("z", self.prior())
             pyro.sample("x", self.likelihood(beside(z, y)), obs=row.content)
             if self.training:
-                log_q = (row.label * self.classifier(row.content).log_softmax(-1)).sum(-1)
-                pyro.factor("classifier", self.alpha * row.known * log_q)
+                pyro.factor("classifier", self.alpha * len(self.told) * self.log_classified().expand(len(x)))
 
     def guide(self, x: Tensor) -> None:
         """q(y | x) q(z | x, y)."""
@@ -102,6 +114,14 @@ class SemiSupervisedVAE(Configured, nn.Module):
                 y = pyro.sample("y_unobserved", q, infer={"enumerate": "parallel"})
             y = torch.where(row.known[..., None], row.label, y)
             pyro.sample("z", self.posterior(beside(self.features(row.content), y)))
+
+    def log_classified(self) -> Tensor:
+        """The mean of log q(y_l | x_l) over labelled data, [], or over a random 256 of many."""
+        rows = self.told
+        if len(rows) > MOST:
+            rows = rows[torch.randint(len(rows), (MOST,), device=rows.device)]
+        row = self.take_apart(rows)
+        return (row.label * self.classifier(row.content).log_softmax(-1)).sum(-1).mean()
 
     def classify(self, x: Tensor) -> Tensor:
         """q(y | x), whatever label x has: [B, C]."""
@@ -122,7 +142,7 @@ class SemiSupervisedVAE(Configured, nn.Module):
         prior: Part = "StandardNormal",
         likelihood: Part = "auto",
         posterior: Part = "DiagonalNormal",
-        alpha: float | None = None,
+        alpha: float = 0.1,
     ) -> SemiSupervisedVAE:
         """A model whose sizes fit labelled data: `pv.data.load(..., labelled=100)`.
 
@@ -135,7 +155,7 @@ class SemiSupervisedVAE(Configured, nn.Module):
             prior: p(z), by name.
             likelihood: p(x | z, y), by name; "auto" is what the values of the data ask for.
             posterior: q(z | x, y), by name.
-            alpha: α of a labelled datum; None for 0.1 N / (the number of labelled data).
+            alpha: α.
 
         Raises:
             ValueError: as `VAE.build` does, and for data without labels.
@@ -144,9 +164,9 @@ class SemiSupervisedVAE(Configured, nn.Module):
         check_latent("SemiSupervisedVAE.build", latent)
         p, p_options = find_part(cls, "prior", prior, Prior)
         parts = parts_for(cls, data, latent, hidden, network, activation, likelihood, posterior)
-        told, width = features(network, data.content_shape, hidden, activation)
-        classifier = Chain(Chain(parts.features.first, told), MLP([width], [data.classes], hidden=[]))
-        if alpha is None:
-            alpha = SHARE * data.size("train") / data.protocol["labelled"]["train"]
+        own, width = features(network, data.content_shape, hidden, activation)
+        classifier = Chain(parts.centre, Chain(own, MLP([width], [data.classes], hidden=[])))
         p_of_z = build_part(p.for_data, p_options, latent, data)
-        return cls(p_of_z, *parts[:3], classifier, data.classes, list(data.content_shape), alpha)
+        told = data.train[~data.train[:, 0].isnan()]
+        vae = cls(p_of_z, *parts[:3], classifier, data.classes, list(data.content_shape), len(told), alpha)
+        return vae.to_data(told)

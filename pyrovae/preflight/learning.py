@@ -62,7 +62,7 @@ def no_path(facts: Facts) -> Iterator[Finding]:
         after = [terms[n.name] for n in facts.model_graph if name in n.parents and n.name in terms]
         if not after or not site["fn"].has_rsample or not values[name].requires_grad:
             continue
-        if not _reaches(sum(after[1:], after[0]), values[name]):
+        if not any(_reaches(term, values[name]) for term in after):
             message = f"site {name!r} acts on others by a comparison, an index or a detached value alone"
             remedy = "let it act by a smooth function, or take an objective with gradient='score' or 'vimco'"
             yield Finding("no gradient", name, f"{message}: its draws have no gradient", remedy, fatal=False)
