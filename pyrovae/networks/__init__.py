@@ -1,7 +1,18 @@
 """Networks: tensors to tensors. Every network here accepts any leading dimensions, [*leading, *event]."""
 
-from .base import ACTIVATIONS, Chain, Network, Standardise, as_event, input_shape, output_shape, over_leading
-from .dense import MLP, Gated
+from .base import (
+    ACTIVATIONS,
+    Chain,
+    Network,
+    Standardise,
+    Unstandardise,
+    as_event,
+    input_shape,
+    output_shape,
+    over_leading,
+)
+from .corruption import Corruption, GaussianNoise, Masking
+from .dense import MLP, Gated, Transposed
 from .images import Conv, ResNet, ResNetDecoder, TransposedConv
 from .masked import MADE
 from .pair import KINDS, encoder, pair
@@ -15,15 +26,20 @@ __all__ = [
     "MLP",
     "Chain",
     "Conv",
+    "Corruption",
     "GRUDecoder",
     "Gated",
+    "GaussianNoise",
+    "Masking",
     "Network",
     "ResNet",
     "ResNetDecoder",
     "Standardise",
     "Transformer",
     "TransformerDecoder",
+    "Transposed",
     "TransposedConv",
+    "Unstandardise",
     "as_event",
     "encoder",
     "input_shape",
