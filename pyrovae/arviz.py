@@ -147,7 +147,9 @@ def pareto_k(vae: Any, x: Tensor, particles: int = 1000, seed: int = 0) -> Tenso
         for batch in x.split(size):
             batch = batch.to(device, dtype)
             with pyro.validation_enabled(True):
-                densities(vae, batch).local_only("pareto_k")
+                one = densities(vae, batch)
+                one.local_only("pareto_k")
+                one.weighable("pareto_k", "k̂ is about weights, and there are none")
             chunk, weights = max(1, size // len(batch)), []
             with pyro.validation_enabled(False):
                 for start in range(0, particles, chunk):
@@ -190,6 +192,7 @@ def _groups(vae: Any, x: Tensor, total: int, predictive: bool, seed: int) -> tup
     with evaluating(vae), seeded(seed, device):
         with pyro.validation_enabled(True):
             first = densities(vae, x)
+            first.weighable("to_datatree", "codes and reconstructions are pv.encode(vae, x) and pv.reconstruct(vae, x)")
         with pyro.validation_enabled(False):
             chunk = max(1, _per_run(x) // len(x)) if _stackable(vae, x, first) else 1
             for start in range(0, total, chunk):

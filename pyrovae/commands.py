@@ -15,6 +15,7 @@ from . import data as data_room
 from . import evaluation, lab
 from .config import class_path, construct
 from .data import Dataset
+from .evaluation import Evaluation, Fidelity
 from .evaluation.arguments import check_count
 from .guides import Amortised, Program, amortize
 from .lab.contenders import USUAL, contenders, split_objectives
@@ -263,33 +264,75 @@ def report(
     x: Tensor | None = getattr(data, split)
     if x is None:
         raise ValueError(f"{data.name} has no {split} data to evaluate on; its splits: {_sizes(data)}")
-    ev = evaluation.evaluate(vae, x, particles, seed, progress=True, compile=compile)
-    figures = ev.to_dict() | {"protocol": data.protocol}
-    metrics = {split: figures}
+    near = _fidelity(vae, x, seed)
+    if near is not None and near.points:
+        figures, rows, remark = _of_a_point(vae, near)
+    else:
+        figures, rows, remark = _of_a_posterior(evaluation.evaluate(vae, x, particles, seed, True, compile), near)
+    metrics = {split: figures | {"protocol": data.protocol}}
     if run is None:
         metrics = folder.read_metrics() | metrics
     else:
         metrics["training"] = {"epochs": len(run.rows), "seconds": sum(r["seconds"] for r in run.rows)}
     folder.write_metrics(metrics)
+    if run is not None:
+        rows.append(("training", f"{metrics['training']['seconds']:.1f}", f"seconds, {len(run.rows)} epochs"))
+    print(f"\n{data.name}, {split}: {len(x):,} data")
+    if remark:
+        print(f"  ({remark})")
+    width = max(13, *(len(name) + 1 for name, _, _ in rows))
+    for name, value, unit in rows:
+        print(f"  {name:<{width}}{value:>10}  {unit}")
+
+
+Rows = list[tuple[str, str, str]]  # what it is, its value, and its unit
+
+
+def _of_a_posterior(ev: Evaluation, near: Fidelity | None) -> tuple[dict[str, Any], Rows, str]:
+    """Figures, their table and a remark for a guide with a density."""
+    figures = ev.to_dict() | ({} if near is None else near.to_dict())
     bits = ev.bits_per_dimension
     error = f"± {ev.log_evidence_mean_error:.2f} over the data,"
     first = "log predictive" if ev.global_latents else "log evidence"
     rows = [
-        (first, f"{ev.log_evidence_mean:.2f}", f"nats per datum {error} {particles:,} particles"),
+        (first, f"{ev.log_evidence_mean:.2f}", f"nats per datum {error} {ev.particles:,} particles"),
         *([] if bits is None else [("bits per dimension", f"{bits:.3f}", f"of {ev.dimensions:,} dimensions")]),
         ("ELBO", f"{figures['elbo']:.2f}", "nats per datum"),
         ("rate", f"{figures['rate']:.2f}", "nats per datum: KL(q(z|x) ‖ p(z))"),
         ("distortion", f"{figures['distortion']:.2f}", "nats per datum: −E_q log p(x|z)"),
         ("active units", f"{ev.active_units}", f"of {ev.latent_units}"),
+        *_squared_error(near),
     ]
-    if run is not None:
-        rows.append(("training", f"{metrics['training']['seconds']:.1f}", f"seconds, {len(run.rows)} epochs"))
-    print(f"\n{data.name}, {split}: {len(x):,} data")
-    if ev.global_latents:
-        print(f"  (under q of {', '.join(ev.global_latents)}, which all data have in common)")
-    width = max(13, *(len(name) + 1 for name, _, _ in rows))
-    for name, value, unit in rows:
-        print(f"  {name:<{width}}{value:>10}  {unit}")
+    common = f"under q of {', '.join(ev.global_latents)}, which all data have in common" if ev.global_latents else ""
+    return figures, rows, common
+
+
+def _of_a_point(vae: Any, near: Fidelity) -> tuple[dict[str, Any], Rows, str]:
+    """What can be told of a guide without a density, and why there is no more."""
+    site = near.points[0]
+    why = (
+        f"no log evidence, ELBO or rate: the guide of {type(vae).__name__} has a point for {site!r}, no density "
+        f"q({site} | x)"
+    )
+    distortion = float(near.distortion.mean())
+    figures = near.to_dict() | {"distortion": distortion, "data": len(near.squared_error), "remark": why}
+    rows = [*_squared_error(near), ("distortion", f"{distortion:.2f}", "nats per datum: −log p(x|z) at that point")]
+    return figures, rows, why
+
+
+def _squared_error(near: Fidelity | None) -> Rows:
+    if near is None:
+        return []
+    error = f"± {near.standard_error:.2g} over the data, {near.per_dimension:.3g} per dimension"
+    return [("squared error", f"{float(near.squared_error.mean()):.4g}", f"per datum {error}: of the mean of x")]
+
+
+def _fidelity(vae: Any, x: Tensor, seed: int) -> Fidelity | None:
+    """Squared errors; None for a model without, such as one of class labels alone."""
+    try:
+        return evaluation.fidelity(vae, x, seed)
+    except Exception:  # a user's model may lack anything that it needs; the other figures are whole
+        return None
 
 
 def figures(vae: Any, data: Dataset, run: Fit, folder: RunFolder) -> None:
@@ -298,8 +341,10 @@ def figures(vae: Any, data: Dataset, run: Fit, folder: RunFolder) -> None:
 
     held_out = data.test if data.test is not None else data.train
     labels = data.labels.get("test" if data.test is not None else "train")
+    near = _fidelity(vae, held_out[:2], 0)
+    trained_on = "log p(x | z), z the guide's point" if near and near.points else None
     pictures = {
-        "history": lambda: plots.history(run.rows),
+        "history": lambda: plots.history(run.rows, *filter(None, [trained_on])),
         "samples": lambda: plots.samples(vae, 64, like=held_out),
         "reconstructions": lambda: plots.reconstructions(vae, held_out[:12]),
         "latent_map": lambda: plots.latent_map(vae, held_out[:5000], None if labels is None else labels[:5000]),

@@ -9,7 +9,7 @@ import pyrovae as pv
 from pyrovae.commands import load_data
 from pyrovae.options import read_train
 
-from .baselines import pixels
+from .baselines import pixels, principal_components
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +42,22 @@ class Entry(NamedTuple):
 
 PIXELS = "a histogram for every pixel"
 
+
+def _lossy(words: str, short: int) -> Entry:
+    """An entry of a model without a posterior, of ten numbers a datum."""
+    return Entry(
+        f"{words} --latent 10 --learning_rate 3e-3",
+        200,
+        short,
+        lambda data: principal_components(data.train, data.test, 10),
+        "ten principal components",
+        figure="squared_error",
+    )
+
+
 ENTRIES: dict[str, Entry] = {
     "VAE": Entry("VAE --data digits", 100, 30, lambda data: pixels(data.train, data.test), PIXELS),
+    "autoencoder": _lossy("Autoencoder --data digits", 20),
+    "denoising autoencoder": _lossy("DenoisingAutoencoder --data digits", 20),
+    "contractive autoencoder": _lossy("ContractiveAutoencoder --data digits", 20),
 }

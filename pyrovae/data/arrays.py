@@ -35,6 +35,8 @@ class Raw:
     in_files: frozenset[str] = frozenset()  # the splits that are memory maps, however they are cut
     test_fraction: float = 0.0  # held out of train where the source has no test split
     origin: dict[str, str] = field(default_factory=dict)
+    factors: dict[str, Tensor] = field(default_factory=dict)  # what each was made from, int64 [N, F] by split
+    factor_names: tuple[str, ...] = ()
 
 
 def from_arrays(
@@ -110,7 +112,7 @@ def assemble(
         scale = float(raw.levels or 1) if values == "counts" else scale
         values = "binary"
     origin = dict.fromkeys(raw.splits, "as given") | raw.origin
-    stored, labels, origin = _cut(who, raw, origin, validation, seed, option)
+    stored, labels, factors, origin = _cut(who, raw, origin, validation, seed, option)
     levels = raw.levels if values == "counts" else None
     event_shape = tuple(stored["train"].shape[1:])
     told = _tell(who, stored, labels, labelled, seed) if labelled is not False else None
@@ -127,13 +129,15 @@ def assemble(
         "binarise": binarise,
         **({"threshold": float(threshold)} if binarise == "threshold" else {}),
         "seed": int(seed),
+        **({"factors": list(raw.factor_names)} if factors else {}),
         **({} if told is None else {"labelled": {split: int((~y.isnan()).sum()) for split, y in told.items()}}),
         **({"missing": {split: _share_missing(raw, x) for split, x in stored.items()}} if missing else {}),
     }
     files = {raw.splits[split].untyped_storage().data_ptr() for split in raw.in_files}
     mapped = frozenset(split for split, x in stored.items() if x.untyped_storage().data_ptr() in files)
     how = binarise, int(seed), threshold
-    return Dataset(raw.name, protocol, values, levels, event_shape, stored, labels, scale, *how, mapped, missing, told)
+    known = labels, scale, *how, mapped, missing, told, factors, raw.factor_names
+    return Dataset(raw.name, protocol, values, levels, event_shape, stored, *known)
 
 
 def as_array(x: Any, name: str, split: str) -> np.ndarray | Tensor:
@@ -387,9 +391,9 @@ def _count(who: str, n: int, validation: float | None, option: str) -> int:
 
 def _cut(
     who: str, raw: Raw, origin: dict[str, str], validation: float | None, seed: int, option: str
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
-    """The splits that the source does not bring, cut out of train."""
-    splits, labels = dict(raw.splits), dict(raw.labels)
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+    """Data, labels and factors by split: those that the source does not bring are cut out of train."""
+    splits, labels, factors = dict(raw.splits), dict(raw.labels), dict(raw.factors)
     n = len(splits["train"])
     tests = 0 if "test" in splits else int(raw.test_fraction * n)
     held = 0
@@ -398,7 +402,8 @@ def _cut(
     elif validation is not None and validation != 0:
         raise ValueError(f"{who} brings its own validation split, got {option}={validation!r}. Leave {option} out.")
     elif validation == 0:
-        splits.pop("validation"), labels.pop("validation", None), origin.pop("validation", None)
+        for kept in (splits, labels, factors, origin):
+            kept.pop("validation", None)
     if tests + held >= n:
         raise ValueError(
             f"{who} holds {n} training examples, and {option}={validation!r} leaves none to train on. Hold out fewer."
@@ -412,15 +417,14 @@ def _cut(
             parts = {"test": order[:tests], "validation": order[tests : tests + held], "train": order[tests + held :]}
             parts = {split: index.sort().values for split, index in parts.items()}
         how = "the last rows before the test split" if raw.mapped else "a choice by the seed"
-        x, y = splits["train"], labels.get("train")
-        for split, count in (("train", rest), ("validation", held), ("test", tests)):
-            if count:
-                splits[split] = x[parts[split]]
-                if y is not None:
-                    labels[split] = y[parts[split]]
+        for kept in (splits, labels, factors):
+            whole = kept.get("train")
+            for split, count in (("train", rest), ("validation", held), ("test", tests)):
+                if count and whole is not None:
+                    kept[split] = whole[parts[split]]
         if held:
             origin["validation"] = f"{held} of the training set: {how}"
         if tests:
             origin["test"] = f"{tests} of all examples: {'the last rows' if raw.mapped else how}"
-    splits = {split: splits[split] for split in SPLITS if split in splits}
-    return splits, {split: labels[split] for split in splits if split in labels}, origin
+    splits, labels, factors = ({s: kept[s] for s in SPLITS if s in kept} for kept in (splits, labels, factors))
+    return splits, labels, factors, origin

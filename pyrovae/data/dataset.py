@@ -43,6 +43,8 @@ class Dataset:
     needs beside it to mean something. `labels` (int64 [N] by split) may be empty. With `labelled`, x is [1 + D]: the
     label, NaN where it is not told, and then the D numbers of what is stored; without, no model sees them. `mapped`
     names the splits that lie in a file. With `missing`, a NaN in x means that the entry is not observed.
+    `factors` (int64 [N, F] by split, named by `factor_names`) are what drawn data were made from, where that is known;
+    no model sees them.
 
     >>> from pyrovae import data
     >>> digits = data.load("digits")
@@ -66,6 +68,8 @@ class Dataset:
     mapped: frozenset[str] = frozenset()
     missing: bool = False
     told: dict[str, Tensor] | None = None  # the labels that stand in front of x, float32 [N] by split
+    factors: dict[str, Tensor] = field(default_factory=dict)
+    factor_names: tuple[str, ...] = ()
     _cache: dict[tuple[str, ...], Tensor] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..program.graph import Node, Plate
-from ..program.sites import unwrapped
-from ..program.structure import FACTOR, Factor, Structure
+from ..program.sites import FACTOR, unwrapped
+from ..program.structure import Factor, Structure
 from .names import plate_label, runs, shortened, split
 
 HEADS = ("site", "in p", "in q", "values", "shape", "plates", "role")

@@ -1,18 +1,26 @@
 """What a trained model is worth, and what it makes."""
 
 from .annealed import Annealed, anneal
+from .disentanglement import DCI, dci, mig, mutual_information
 from .evidence import Evaluation, evaluate
+from .fidelity import Fidelity, fidelity
 from .samples import decode, encode, generate, interpolate, reconstruct, traverse
 
 __all__ = [
+    "DCI",
     "Annealed",
     "Evaluation",
+    "Fidelity",
     "anneal",
+    "dci",
     "decode",
     "encode",
     "evaluate",
+    "fidelity",
     "generate",
     "interpolate",
+    "mig",
+    "mutual_information",
     "reconstruct",
     "traverse",
 ]

@@ -17,7 +17,7 @@ from ..distributions.relaxed import RelaxedBernoulli
 from ..program import Densities, Site, densities, evaluating, family, home, seeded, unwrapped
 from ..progress import bar as progress_bar
 from .arguments import check_count, check_data
-from .evidence import _ELEMENTS, _ROWS, Evidence, levelled
+from .evidence import _ELEMENTS, _ROWS, POINT_REMEDY, Evidence, levelled
 
 STEEPNESS = 4.0  # of the schedule: small steps where π_β leaves the guide and where it comes to the posterior
 ACCEPTANCE = 0.7  # that the step sizes are made for
@@ -202,6 +202,7 @@ def _pilot(vae: Any, x: Tensor, beta: list[float], leapfrog: int) -> _Tuned:
     with pyro.validation_enabled(True):
         one = densities(vae, x)  # one draw: it is where a first call makes its parameters
         one.local_only("anneal")
+        one.weighable("anneal", POINT_REMEDY)
         space = _Space(vae, x, densities(vae, x, _PILOTS))
     with pyro.validation_enabled(False):
         space.check_still(_Space(vae, x, densities(vae, x, _PILOTS)))

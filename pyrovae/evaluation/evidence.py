@@ -21,6 +21,7 @@ from .arguments import check_data
 _ELEMENTS = 2**20  # of data, times particles, held at once: some tens of MiB whatever the number of particles
 _ROWS = 2**14  # at most: of small data it is the networks' layers that fill the memory
 _FEW = 1_000  # calls that are not worth a count
+POINT_REMEDY = "what it can report is its squared error: pv.evaluation.fidelity(vae, x)"
 ACTIVE = 0.01  # the variance over the data from which a unit is called active
 
 
@@ -144,7 +145,8 @@ def evaluate(
 
     Raises:
         ValueError: for no data or none that are a tensor, a number of particles that is none, data outside the
-            likelihood's support, or a model that observes something outside of the data plate.
+            likelihood's support, a model that observes something outside of the data plate, or a guide whose latent of
+            a datum is a point (Delta), as an autoencoder's: `fidelity` is for those.
 
     Reference: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", 2016.
 
@@ -172,6 +174,7 @@ def evaluate(
             batch = batch.to(device, dtype)
             with pyro.validation_enabled(True):
                 one = densities(vae, batch)
+                one.weighable("evaluate", POINT_REMEDY)
                 _check_observed(one)
                 shared = [name for name, site in one.posterior.items() if not site.local]
                 dimensions = levelled(one, batch)

@@ -6,7 +6,7 @@ E[x | z] is asked for and p(x | z) has no mean to give (NotImplementedError), x 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,23 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.functional import normalize
 
 from ..config import nearest
-from ..program import AtMean, ObservedAtMean, Unobserved, Values, evaluating, home, latents, sample_sites, seeded
+from ..program import (
+    AtMean,
+    ImproperPriorError,
+    ObservedAtMean,
+    Proper,
+    StandIns,
+    Unobserved,
+    Values,
+    evaluating,
+    family,
+    home,
+    latents,
+    sample_sites,
+    seeded,
+)
 from ..program.checks import check_finite, explain_missing, is_sphere, plain_errors
-from ..program.sites import data_frames
+from ..program.sites import FACTOR, data_frames
 from .arguments import check_count, check_data
 
 Sites = Tensor | dict[str, Tensor]  # one tensor where there is one site, else a tensor for every name
@@ -82,12 +96,12 @@ def encode(vae: Any, x: Tensor, seed: int = 0) -> Sites:
     >>> pv.encode(pv.models.VAE.build(data, latent=3), data.test[:5]).shape
     torch.Size([5, 3])
     """
-    return _only(_values(_codes("encode", vae, x, seed)))
+    return _only(values_of(codes_of("encode", vae, x, seed)))
 
 
 def reconstruct(vae: Any, x: Tensor, seed: int = 0, mean: bool = True) -> Sites:
     """E[x | z] at the mean z of q(z | x): [B, *event]; with mean=False a draw x ~ p(x | z)."""
-    return _only(_run(vae, _values(_codes("reconstruct", vae, x, seed)), len(x), seed, mean, x))
+    return _only(_run(vae, values_of(codes_of("reconstruct", vae, x, seed)), len(x), seed, mean, x))
 
 
 def interpolate(vae: Any, x0: Tensor, x1: Tensor, steps: int = 9) -> Sites:
@@ -115,7 +129,7 @@ def interpolate(vae: Any, x0: Tensor, x1: Tensor, steps: int = 9) -> Sites:
     if x0.shape != x1.shape:
         raise ValueError(f"interpolate expects two data of one shape, got {list(x0.shape)} and {list(x1.shape)}")
     line = {}
-    for name, code in _codes("interpolate", vae, torch.stack([x0, x1]), 0).items():
+    for name, code in codes_of("interpolate", vae, torch.stack([x0, x1]), 0).items():
         line[name] = code.value
         if code.local:
             _walkable("interpolate", name, code)
@@ -126,7 +140,12 @@ def interpolate(vae: Any, x0: Tensor, x1: Tensor, steps: int = 9) -> Sites:
 
 
 def traverse(
-    vae: Any, x: Tensor, dims: Sequence[int] | None = None, steps: int = 9, span: float = 3.0, site: str | None = None
+    vae: Any,
+    x: Tensor,
+    dims: Sequence[int] | None = None,
+    steps: int = 9,
+    span: float | Tensor = 3.0,
+    site: str | None = None,
 ) -> Tensor:
     """E[x | z] as one latent dimension at a time goes from −span to span: [dims, steps, *event].
 
@@ -137,15 +156,17 @@ def traverse(
         x: one datum [*event], whose code the other dimensions keep.
         dims: the dimensions to walk; None for all.
         steps: points on each walk.
-        span: in units of the latent, which are standard deviations of a standard normal prior.
+        span: in units of the latent, which are standard deviations of a standard normal prior; or both ends of each
+            walk, [dims, 2], where the prior says nothing of how large a code is.
         site: the latent site; needed where there are several.
 
     Raises:
-        ValueError: for an unknown or discrete site, dims beyond it, or a model of several observed sites.
+        ValueError: for an unknown or discrete site, dims beyond it, ends of another shape, or a model of several
+            observed sites.
     """
     check_count("traverse", "at least 1 step", "steps", steps)
     check_data("traverse", x, "[*event]")
-    codes = _codes("traverse", vae, x[None], 0)
+    codes = codes_of("traverse", vae, x[None], 0)
     names = [n for n, code in codes.items() if code.local]
     if site not in names and (site is not None or len(names) != 1):
         raise ValueError(f"traverse expects site as one of {names}, got {site!r}")
@@ -158,9 +179,15 @@ def traverse(
         raise ValueError(
             f"traverse expects dims from 0 to {z.shape[1] - 1}, got {dims}; choose among them, or leave dims out"
         )
+    if isinstance(span, Tensor) and span.shape != (len(dims), 2):
+        raise ValueError(
+            f"traverse expects span as a number or as the ends of {len(dims)} walks, [{len(dims)}, 2], got shape "
+            f"{list(span.shape)}; give two ends for each of dims"
+        )
+    ends = span.tolist() if isinstance(span, Tensor) else [(-span, span)] * len(dims)
     walk = z.repeat(len(dims) * steps, 1).view(len(dims), steps, -1)
-    for row, dim in enumerate(dims):
-        walk[row, :, dim] = torch.linspace(-span, span, steps, device=z.device, dtype=z.dtype)
+    for row, (dim, (low, high)) in enumerate(zip(dims, ends, strict=True)):
+        walk[row, :, dim] = torch.linspace(low, high, steps, device=z.device, dtype=z.dtype)
     n = len(dims) * steps
     given = {k: c.of_rows(c.rows.expand(n, *c.rows.shape[1:])) if c.local else c.value for k, c in codes.items()}
     given[name] = code.of_rows(code.onto(walk.view(n, *code.rows.shape[1:])))
@@ -212,7 +239,7 @@ def _latent(site: Any) -> _Latent:
     return _Latent(site["value"], axis, getattr(support, "is_discrete", False), is_sphere(support))
 
 
-def _codes(who: str, vae: Any, x: Tensor, seed: int) -> dict[str, _Latent]:
+def codes_of(who: str, vae: Any, x: Tensor, seed: int) -> dict[str, _Latent]:
     """The latents of the guide at their means."""
     device, dtype = home(vae)
     check_data(who, x)
@@ -226,7 +253,8 @@ def _codes(who: str, vae: Any, x: Tensor, seed: int) -> dict[str, _Latent]:
     return found
 
 
-def _values(codes: dict[str, _Latent]) -> dict[str, Tensor]:
+def values_of(codes: dict[str, _Latent]) -> dict[str, Tensor]:
+    """Their values by name."""
     return {name: code.value for name, code in codes.items()}
 
 
@@ -241,7 +269,7 @@ def _walkable(who: str, name: str, code: _Latent) -> None:
 
 def _drawn(vae: Any, n: int, like: Tensor | None) -> dict[str, _Latent]:
     """The latents of the un-conditioned model with n rows."""
-    trace = _unconditioned(vae, {}, n, 0, True, like)
+    trace = unconditioned(vae, {}, n, 0, True, like, stand_in=True)
     return {name: _latent(s) for name, s in sample_sites(trace) if not s["infer"].get("was_observed")}
 
 
@@ -282,12 +310,21 @@ def _run(vae: Any, z: dict[str, Tensor], n: int, seed: int, mean: bool, like: Te
 
     At given latents z what a model reads of its observed sites, in a mean, is what `like` has there.
     """
-    trace = _unconditioned(vae, z, n, seed, mean, like)
-    sites = {name: s for name, s in sample_sites(trace) if s["infer"].get("was_observed")}
+    sites = dict(observed_sites(unconditioned(vae, z, n, seed, mean, like)))
     return {name: s["infer"].get("mean", s["value"]) for name, s in sites.items()}
 
 
-def _unconditioned(vae: Any, z: dict[str, Tensor], n: int, seed: int, mean: bool, like: Tensor | None) -> poutine.Trace:
+def observed_sites(trace: Any) -> Iterator[tuple[str, Any]]:
+    """The sites of an un-conditioned model that it observes; a pyro.factor observes nothing."""
+    for name, site in sample_sites(trace):
+        if site["infer"].get("was_observed") and family(site["fn"]) != FACTOR:
+            yield name, site
+
+
+def unconditioned(
+    vae: Any, z: dict[str, Tensor], n: int, seed: int, mean: bool, like: Tensor | None, stand_in: bool = False
+) -> poutine.Trace:
+    """The trace of the un-conditioned model at latents z; others are drawn, or have a value in place of no draw."""
     device, dtype = home(vae)
     if like is not None:
         check_data("like", like)
@@ -295,10 +332,12 @@ def _unconditioned(vae: Any, z: dict[str, Tensor], n: int, seed: int, mean: bool
     if like is not None:
         x = like[torch.arange(n, device=like.device) % len(like)].to(device, dtype)
     observed = ObservedAtMean(given=bool(z) and like is not None) if mean else Unobserved()
-    quiet = pyro.validation_enabled(False)
-    with evaluating(vae), seeded(seed, device), quiet, plain_errors(), Values(z), observed:
+    quiet, improper = pyro.validation_enabled(False), StandIns(x) if stand_in else Proper()
+    with evaluating(vae), seeded(seed, device), quiet, plain_errors(), improper, Values(z), observed:
         try:
             return poutine.trace(vae.model).get_trace(x)
+        except ImproperPriorError:
+            raise
         except Exception as error:
             if like is None:
                 error.add_note("If the model reads more of x than its length, give some data: like=x.")

@@ -48,7 +48,9 @@ class Bench:
         # Of single draws, so that an objective and the gradient it is held against have the same noise; of the rest
         self.seeds, other = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
         with evaluating(vae), seeded(other, x.device), pyro.validation_enabled(True):
-            local = not densities(vae, x).global_sites
+            one = densities(vae, x)
+            one.weighable("compare", "there is no bound on log p(x) to be compared")
+            local = not one.global_sites
         with evaluating(vae), seeded(other, x.device), pyro.validation_enabled(False):
             self.groups = parameter_groups(vae, x)
             self.paths = has_paths(vae, x)

@@ -1,5 +1,6 @@
 """Generative stories, one file each. A new model is a new model function."""
 
+from .autoencoder import Autoencoder, ContractiveAutoencoder, DenoisingAutoencoder
 from .conditional import ConditionalVAE
 from .enumerable import EnumerableVAE
 from .linear_gaussian import LinearGaussian
@@ -7,4 +8,14 @@ from .multimodal import MultimodalVAE
 from .semi_supervised import SemiSupervisedVAE
 from .vae import VAE
 
-__all__ = ["VAE", "ConditionalVAE", "EnumerableVAE", "LinearGaussian", "MultimodalVAE", "SemiSupervisedVAE"]
+__all__ = [
+    "VAE",
+    "Autoencoder",
+    "ConditionalVAE",
+    "ContractiveAutoencoder",
+    "DenoisingAutoencoder",
+    "EnumerableVAE",
+    "LinearGaussian",
+    "MultimodalVAE",
+    "SemiSupervisedVAE",
+]

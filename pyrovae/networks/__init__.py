@@ -6,13 +6,15 @@ from .base import (
     Chain,
     Network,
     Standardise,
+    Unstandardise,
     as_event,
     beside,
     input_shape,
     output_shape,
     over_leading,
 )
-from .dense import MLP, Gated
+from .corruption import Corruption, GaussianNoise, Masking
+from .dense import MLP, Gated, Transposed
 from .images import Conv, ResNet, ResNetDecoder, TransposedConv
 from .masked import MADE
 from .pair import KINDS, encoder, features, pair
@@ -27,15 +29,20 @@ __all__ = [
     "Activated",
     "Chain",
     "Conv",
+    "Corruption",
     "GRUDecoder",
     "Gated",
+    "GaussianNoise",
+    "Masking",
     "Network",
     "ResNet",
     "ResNetDecoder",
     "Standardise",
     "Transformer",
     "TransformerDecoder",
+    "Transposed",
     "TransposedConv",
+    "Unstandardise",
     "as_event",
     "beside",
     "encoder",

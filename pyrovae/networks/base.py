@@ -187,6 +187,33 @@ class Activated(Configured, nn.Module):
         return self.activation(self.network(x))
 
 
+class Unstandardise(Configured, nn.Module):
+    """loc + scale y, from the range that networks like to the units of the data: `Standardise` the other way round.
+
+    Args:
+        event: shape of the data.
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, event: Shape) -> None:
+        super().__init__()
+        self.event = as_event(self, "event", event)
+        self.register_buffer("loc", torch.zeros(self.event))
+        self.register_buffer("scale", torch.ones(()))
+
+    def to_undo(self, standardise: Standardise) -> Unstandardise:
+        """Takes loc and scale from what is to be undone, with one scale for all elements."""
+        self.loc.copy_(standardise.loc)
+        self.scale.copy_(standardise.scale)
+        return self
+
+    def forward(self, y: Tensor) -> Tensor:
+        """[*leading, *event], unchanged in shape."""
+        return self.loc + self.scale * y
+
+
 class Chain(Configured, nn.Module):
     """One network after another."""
 

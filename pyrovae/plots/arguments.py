@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..evaluation import reconstruct
 from ..program import densities, evaluating, family, home, seeded
+from ..program.sites import IMPROPER
 
 if TYPE_CHECKING:
     pass
@@ -187,6 +188,13 @@ def continuous_site(vae: Any, x: Tensor, site: str | None) -> tuple[str, bool, b
     prior = d.prior[name].distribution
     standard = family(prior) == "Normal" and bool((prior.mean == 0).all() and (prior.stddev == 1).all())
     return name, len(d.posterior) > 1, standard
+
+
+def has_improper_prior(vae: Any, x: Tensor) -> bool:
+    """Whether a latent has a prior that tells nothing of the size of a code."""
+    with evaluating(vae), seeded(0):
+        d = densities(vae, x[:1].to(*home(vae)))
+    return any(family(s.distribution) == IMPROPER for s in d.prior.values())
 
 
 def principal(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

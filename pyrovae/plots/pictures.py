@@ -17,6 +17,7 @@ from .arguments import (
     columns_of,
     continuous_site,
     finite,
+    has_improper_prior,
     history_columns,
     in_rows,
     is_batch,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def history(rows: Any) -> Figure:
+def history(rows: Any, title: str = "Bound on log p(x)") -> Figure:
     """The bound of each epoch in nats per datum, training and validation, with the learning rate below.
 
     The first epochs, far below all others, may leave the picture so that the rest can be read; it then says so.
@@ -53,6 +54,7 @@ def history(rows: Any) -> Figure:
     Args:
         rows: `fit.history`, a DataFrame of a run folder's history.csv, or a list of dicts with epoch, bound and,
             where there are any, validation and learning_rate.
+        title: what was trained on, where that was no bound.
 
     Raises:
         ValueError: for rows without an epoch or a bound.
@@ -84,7 +86,7 @@ def history(rows: Any) -> Figure:
         )
     axes[0].set_ylabel("nats per datum")
     axes[0].legend(loc="lower right", frameon=False)
-    write_title(axes[0], "Bound on log p(x)")
+    write_title(axes[0], title)
     if rate is not None:
         axes[1].plot(epoch, rate, color=GREY, marker=marker, markersize=3)
         top = float(np.nanmax(rate)) or 1.0
@@ -252,7 +254,7 @@ def traversal(
     x: Tensor,
     dims: Sequence[int] | None = None,
     steps: int = 11,
-    span: float = 3.0,
+    span: float | None = None,
     site: str | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> Figure:
@@ -263,7 +265,8 @@ def traversal(
         x: data [N, *event]. The first is walked from; all of them say which dimensions are active.
         dims: the dimensions to walk; None for the most active ones, whose codes vary most over x, at most 10.
         steps: points on each walk.
-        span: each walk goes from −span to span; a standard normal prior has standard deviation 1.
+        span: each walk goes from −span to span. None for 3, as a standard normal prior has standard deviation 1; where
+            the prior is improper, from the least to the greatest code of x.
         site: the latent site; needed where there are several.
         value_range: as in `images`.
 
@@ -290,20 +293,24 @@ def traversal(
         raise ValueError(
             f"traversal expects dims from 0 to {len(spread) - 1}, got {list(dims)}; choose among them, or leave it out"
         )
-    walks = traverse(vae, x[0], dims, steps, span, site)  # [dims, steps, *event]
+    names, first, last = [f"z[{d}]" for d in dims], f"−{span or 3:g}", f"+{span or 3:g}"
+    ends: float | Tensor = span or 3.0
+    if span is None and has_improper_prior(vae, x):
+        ends = torch.stack([codes.flatten(1)[:, dims].amin(0), codes.flatten(1)[:, dims].amax(0)], 1)
+        first, last = "least", "greatest"
+    walks = traverse(vae, x[0], dims, steps, ends, site)  # [dims, steps, *event]
     flat = walks.flatten(0, 1).cpu()
     shown = value_span(flat, value_range, "traversal")
     pictures = as_pictures(flat)
-    names = [f"z[{d}]" for d in dims]
     if pictures is None:
-        titles = [f"{n} from −{span:g} to +{span:g}" for n in names]
+        titles = [f"{n} from {first} to {last}" for n in names]
         return vectors(dict(zip(titles, walks.cpu(), strict=True)), shown, path=True)
-    middle = {(steps - 1) // 2: "0"} if steps % 2 else {}
+    middle = {(steps - 1) // 2: "0"} if steps % 2 and not isinstance(ends, Tensor) else {}
     return sheet(
         in_rows(shades(pictures, shown), steps),
         "E[x | z] as one latent dimension changes" + (", the most active first" if ranked else ""),
         row_titles=names,
-        column_titles={0: f"−{span:g}", steps - 1: f"+{span:g}"} | middle,
+        column_titles={0: first, steps - 1: last} | middle,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..objectives.checks import check_estimate
 from ..program import seeded
+from ..program.checks import redrawing
 from ..program.graph import Node
 from .facts import Facts, run, sites_of
 from .finding import Finding, of_error, of_refusal
@@ -96,9 +97,8 @@ def unowned_parameters(facts: Facts) -> Iterator[Finding]:
 
 
 def dropout(facts: Facts) -> Iterator[Finding]:
-    """Dropout under an objective that runs the guide twice."""
-    modules = facts.vae.modules() if isinstance(facts.vae, nn.Module) else ()
-    drops = [m for m in modules if isinstance(m, nn.modules.dropout._DropoutNd)]
+    """Dropout, or other noise, under an objective that runs the guide twice."""
+    drops = [module for _, module in redrawing(facts.vae)]
     if not drops or not facts.sound:
         return
     try:

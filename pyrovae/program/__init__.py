@@ -1,7 +1,7 @@
 """Pyro programs: log densities of one, its graph, states to run one in."""
 
 from .checks import check_particles, check_repeatable, plain_errors
-from .handlers import AtMean, Detached, ObservedAtMean, Unobserved, Values
+from .handlers import AtMean, Detached, ImproperPriorError, ObservedAtMean, Proper, StandIns, Unobserved, Values
 from .modes import evaluating, function_of, home, seeded
 from .run import GenerativeProgram, densities, guide_sites
 from .sites import Densities, Site, family, has_mask, latents, read_site, sample_sites, unwrapped
@@ -11,8 +11,11 @@ __all__ = [
     "Densities",
     "Detached",
     "GenerativeProgram",
+    "ImproperPriorError",
     "ObservedAtMean",
+    "Proper",
     "Site",
+    "StandIns",
     "Unobserved",
     "Values",
     "check_particles",

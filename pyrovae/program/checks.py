@@ -39,13 +39,21 @@ def check_particles(who: str, particles: Any, name: str = "particles") -> None:
 
 def check_repeatable(vae: Any) -> None:
     """Refuse a guide or decoder that is another one in its second run of a step. Raises ValueError."""
-    modules = vae.named_modules() if isinstance(vae, nn.Module) else ()
-    noisy = [n for n, m in modules if isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0]
+    noisy = [name for name, module in redrawing(vae) if module.training and getattr(module, "p", 1) > 0]
     if noisy:
         raise ValueError(
-            f"this objective runs the program twice a step, and dropout ({noisy[0]!r}) would make it another one the "
-            "second time; take the dropout out, or use gradient='pathwise' without backward_particles"
+            f"this objective runs the program twice a step, and dropout or noise ({noisy[0]!r}) would make it another "
+            "one the second time; take it out, or use gradient='pathwise' without backward_particles"
         )
+
+
+def redrawing(vae: Any) -> list[tuple[str, nn.Module]]:
+    """Modules that are another function in each run in training mode: dropout, and what says so (`redraws`)."""
+    modules = vae.named_modules() if isinstance(vae, nn.Module) else ()
+    drops = nn.modules.dropout._DropoutNd
+    return [
+        (name, module) for name, module in modules if isinstance(module, drops) or getattr(module, "redraws", False)
+    ]
 
 
 def unshared(model_trace: Any, proposed: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.util import sum_rightmost
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -16,9 +17,9 @@ from torch import Tensor
 
 from .checks import explain_plate, plain_errors
 from .enumeration import is_marked
-from .handlers import Values
+from .handlers import StandIns, Values, stand_in
 from .modes import evaluating, seeded
-from .sites import DATA, family, sample_sites
+from .sites import DATA, POINT, family, sample_sites, unwrapped
 
 TRIES = 20  # to draw another value of a site
 
@@ -130,8 +131,15 @@ def read_graph(program: Callable[[Tensor], Any], x: Tensor, which: str = "model"
 
 def _density(site: Any, value: Tensor) -> Tensor:
     """The log density at a value, of what `poutine.mask` leaves of it."""
-    density, mask = site["fn"].log_prob(value), site["mask"]
+    density, mask = site_density(site, value), site["mask"]
     return density if mask is None else torch.where(torch.as_tensor(mask, device=density.device), density, 0.0)
+
+
+def site_density(site: Any, value: Tensor) -> Tensor:
+    """The log density at a value; of a point (Delta) how far off it is, which has derivatives."""
+    if family(site["fn"]) == POINT:
+        return sum_rightmost(unwrapped(site["fn"]).v - value, site["fn"].event_dim)
+    return site["fn"].log_prob(value)
 
 
 def _plates(site: Any) -> tuple[Plate, ...]:
@@ -156,7 +164,7 @@ class _Leaves(Messenger):
 
 
 def _run(program: Callable[[Tensor], Any], x: Tensor, which: str, values: dict[str, Tensor]) -> Any:
-    with seeded(0, x.device), plain_errors(), Values(values):
+    with seeded(0, x.device), plain_errors(), StandIns(x), Values(values):
         try:
             return poutine.trace(program).get_trace(x)
         except ValueError as error:
@@ -204,7 +212,7 @@ def _another(distribution: Any, value: Tensor) -> Tensor:
     """Another draw, as different as some tries make it."""
     with seeded(1, value.device):
         for _ in range(TRIES):
-            drawn = distribution.sample()
+            drawn = stand_in(distribution, value)
             if drawn.shape != value.shape or not torch.equal(drawn, value):
                 return drawn.reshape(value.shape)
     return value

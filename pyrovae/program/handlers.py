@@ -10,10 +10,11 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import biject_to
 
 from .checks import is_sphere
 from .enumeration import check_marked, is_marked, support
-from .sites import data_frames, family
+from .sites import IMPROPER, data_frames, family
 
 
 class Values(Messenger):
@@ -52,18 +53,54 @@ class ObservedAtMean(Unobserved):
         super()._pyro_sample(msg)
         if not msg["infer"].get("was_observed"):
             return
-        mean, discrete = _mean(msg["fn"]), getattr(msg["fn"].support, "is_discrete", False)
+        mean, discrete = mean_of(msg["fn"]), getattr(msg["fn"].support, "is_discrete", False)
         drawn = msg["fn"]() if mean is None or (discrete and not self.given) else mean
         msg["infer"] = msg["infer"] | {"mean": drawn if mean is None else mean}
         msg["value"], msg["done"] = data if self.given else drawn, True
 
 
-def _mean(distribution: Any) -> Tensor | None:
+def mean_of(distribution: Any) -> Tensor | None:
     """None where there is none: torch's Categorical says NaN."""
     try:
         return None if family(distribution) == "Categorical" else distribution.mean
     except NotImplementedError:
         return None
+
+
+class ImproperPriorError(ValueError):
+    """A draw was wanted of a prior that has none."""
+
+
+class Proper(Messenger):
+    """Refuses to draw a latent from an improper prior. Raises ImproperPriorError."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["done"] and not msg["is_observed"] and family(msg["fn"]) == IMPROPER:
+            raise ImproperPriorError(
+                f"data are drawn from z ~ p(z), and the prior of site {msg['name']!r} is improper ({IMPROPER}), "
+                "which nothing can be drawn from; decode values of your own, such as codes of data: pv.decode(vae, z)"
+            )
+
+
+class StandIns(Messenger):
+    """Gives latents with an improper prior some value that they can take, where any will do; numbers as those of x."""
+
+    def __init__(self, like: Tensor) -> None:
+        super().__init__()
+        self.like = like
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["done"] and not msg["is_observed"] and family(msg["fn"]) == IMPROPER:
+            msg["value"], msg["done"] = stand_in(msg["fn"], self.like), True
+
+
+def stand_in(distribution: Any, like: Tensor) -> Tensor:
+    """A draw; of an improper distribution a standard normal one, brought to its support, its numbers as those of x."""
+    if family(distribution) != IMPROPER:
+        return distribution.sample()
+    shape, to_support = distribution.batch_shape + distribution.event_shape, biject_to(distribution.support)
+    dtype = like.dtype if like.is_floating_point() else None
+    return to_support(torch.randn(to_support.inverse_shape(shape), dtype=dtype, device=like.device))
 
 
 class AtMean(Messenger):

@@ -17,6 +17,9 @@ from torch import Tensor
 from ..distributions.missing import WhereObserved
 
 DATA = "data"  # the name of the plate over the data
+FACTOR = "Unit"  # the family of a pyro.factor
+POINT = "Delta"  # that of one value which has all of the mass
+IMPROPER = "ImproperUniform"  # that of a prior without draws
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,23 @@ class Densities:
                 "latents."
             )
 
+    @cached_property
+    def points(self) -> list[str]:
+        """Names of latents of a datum for which the guide has a point (Delta) and the model a distribution."""
+        return [
+            n
+            for n, q in self.posterior.items()
+            if q.local and family(q.distribution) == POINT != family(self.prior[n].distribution)
+        ]
+
+    def weighable(self, who: str, remedy: str) -> None:
+        """Refuse a guide with a point for a latent of a datum: no density, and no weights. Raises ValueError."""
+        if self.points:
+            raise ValueError(
+                f"{who} expects a guide with a density q(z | x), and its site {self.points[0]!r} is a point (Delta), "
+                f"as that of an autoencoder: there is no ELBO, rate, importance weight or log evidence; {remedy}"
+            )
+
     def drawn_only(self, who: str, remedy: str) -> None:
         """Refuse sites of the guide that stand side by side, for what is about draws. Raises ValueError."""
         if self.enumerated:
@@ -324,7 +344,7 @@ def read_site(site: Any, shape: tuple[int, int], particle: int | None, which: st
     sizes = {d: size for d, size in places.items() if d is not None}  # particles and data first
     mask, counted, event_dim = site["mask"], _kept(site), site["fn"].event_dim
     in_order = list(sizes) == list(range(-len(sizes), 0))
-    if data is not None and site["is_observed"] and family(site["fn"]) != "Unit":  # a pyro.factor observes nothing
+    if data is not None and site["is_observed"] and family(site["fn"]) != FACTOR:  # it observes nothing
         got, event = list(site["value"].shape), list(site["fn"].event_shape)
         if len(got) < event_dim - data or got[data - event_dim] != rows:
             wanted = [sizes.get(d, 1) for d in range(data, 0)] + event

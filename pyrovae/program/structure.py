@@ -13,13 +13,12 @@ import torch.nn as nn
 from pyro import poutine
 from torch import Tensor
 
-from .graph import Node, read_graph
-from .handlers import Detached
+from .graph import Node, read_graph, site_density
+from .handlers import Detached, StandIns
 from .modes import evaluating, seeded
-from .sites import sample_sites
+from .sites import FACTOR, sample_sites
 
 ROWS = 16  # of the data that are looked at
-FACTOR = "Unit"  # the family of a pyro.factor
 
 
 @dataclass(frozen=True)
@@ -130,9 +129,9 @@ def _reach(program: Callable[[Tensor], Any], x: Tensor, vae: Any, parameters: li
     reach = _Reach({}, {}, {})
     with evaluating(vae), pyro.validation_enabled(False), _thawed(parameters), torch.enable_grad():
         with seeded(0, x.device):
-            trace = poutine.trace(Detached()(program)).get_trace(leaf)
+            trace = poutine.trace(StandIns(x)(Detached()(program))).get_trace(leaf)
         for name, site in sample_sites(trace):
-            density = site["fn"].log_prob(site["value"].detach()).sum()
+            density = site_density(site, site["value"].detach()).sum()
             found = _derivatives(density, [*parameters, leaf])
             reach.parameters[name] = frozenset(i for i, g in enumerate(found[:-1]) if g is not None)
             for masks, gradient in (
