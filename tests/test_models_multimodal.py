@@ -126,7 +126,7 @@ def test_what_is_missing_is_not_looked_at(kind):
 
 
 def test_one_half_tells_of_the_other():
-    """log p(lower | upper) = log p(both) − log p(upper) is above the lower half's own histograms, and so is a picture."""
+    """log p(lower | upper) = log p(both) − log p(upper) is above the histograms of the lower half, and so is a picture."""
     data = halves()
     torch.manual_seed(0)
     vae = MultimodalVAE.build(data, latent=8, hidden=[200])

@@ -4,7 +4,7 @@ from .annealed import Annealed, anneal
 from .disentanglement import DCI, dci, mig, mutual_information
 from .evidence import Evaluation, evaluate
 from .fidelity import Fidelity, fidelity
-from .samples import decode, encode, generate, interpolate, reconstruct, traverse
+from .samples import decode, encode, generate, interpolate, observations, reconstruct, traverse
 
 __all__ = [
     "DCI",
@@ -21,6 +21,7 @@ __all__ = [
     "interpolate",
     "mig",
     "mutual_information",
+    "observations",
     "reconstruct",
     "traverse",
 ]

@@ -104,6 +104,36 @@ def reconstruct(vae: Any, x: Tensor, seed: int = 0, mean: bool = True) -> Sites:
     return _only(_run(vae, values_of(codes_of("reconstruct", vae, x, seed)), len(x), seed, mean, x))
 
 
+def observations(vae: Any, x: Tensor, seed: int = 0) -> Sites:
+    """What the model observes of x, [B, *event], or a dict by site name: x itself, or the part of it after a label."""
+    z = values_of(codes_of("observations", vae, x, seed))
+    device, dtype = home(vae)
+    with evaluating(vae), seeded(seed, device), pyro.validation_enabled(False), plain_errors(), Values(z):
+        trace = poutine.trace(vae.model).get_trace(x.to(device, dtype))
+    sites = [(n, s) for n, s in sample_sites(trace) if s["is_observed"] and family(s["fn"]) != FACTOR]
+    return _only({name: site["value"] for name, site in sites})
+
+
+def shown_site(who: str, made: Sites, observed: str | None = None) -> Tensor:
+    """One of several observed sites: the one that is named, else the one that is an image, [B, C, H, W].
+
+    Images of equal width, as the views of one, are put one below the other. Raises ValueError where none is.
+    """
+    if isinstance(made, Tensor):
+        return made
+    if observed is not None:
+        if observed not in made:
+            raise ValueError(f"{who} has no observed site {observed!r}; {nearest(observed, made)}")
+        return made[observed]
+    images = [x for x in made.values() if x.dim() == 4]
+    if not images or len({(*x.shape[:2], x.shape[3]) for x in images}) > 1:
+        raise ValueError(
+            f"{who} expects a model with one observed site, or images, got {list(made)}; name one of them: observed="
+            f"{next(iter(made))!r}"
+        )
+    return images[0] if len(images) == 1 else torch.cat(images, -2)
+
+
 def interpolate(vae: Any, x0: Tensor, x1: Tensor, steps: int = 9) -> Sites:
     """E[x | z] on the straight line between the codes of x0 and x1, [steps, *event], both ends included.
 
@@ -146,6 +176,7 @@ def traverse(
     steps: int = 9,
     span: float | Tensor = 3.0,
     site: str | None = None,
+    observed: str | None = None,
 ) -> Tensor:
     """E[x | z] as one latent dimension at a time goes from −span to span: [dims, steps, *event].
 
@@ -159,10 +190,11 @@ def traverse(
         span: in units of the latent, which are standard deviations of a standard normal prior; or both ends of each
             walk, [dims, 2], where the prior says nothing of how large a code is.
         site: the latent site; needed where there are several.
+        observed: the observed site, where there are several that are no images.
 
     Raises:
         ValueError: for an unknown or discrete site, dims beyond it, ends of another shape, or a model of several
-            observed sites.
+            observed sites that are no images.
     """
     check_count("traverse", "at least 1 step", "steps", steps)
     check_data("traverse", x, "[*event]")
@@ -191,9 +223,7 @@ def traverse(
     n = len(dims) * steps
     given = {k: c.of_rows(c.rows.expand(n, *c.rows.shape[1:])) if c.local else c.value for k, c in codes.items()}
     given[name] = code.of_rows(code.onto(walk.view(n, *code.rows.shape[1:])))
-    made = _only(_run(vae, given, n, 0, True, x[None]))
-    if not isinstance(made, Tensor):
-        raise ValueError(f"traverse expects a model with one observed site, got {list(made)}")
+    made = shown_site("traverse", _only(_run(vae, given, n, 0, True, x[None])), observed)
     return made.view(len(dims), steps, *made.shape[1:])
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation import reconstruct
+from ..evaluation import observations
+from ..evaluation.samples import shown_site
 from ..program import densities, evaluating, family, home, seeded
 from ..program.sites import IMPROPER
 
@@ -48,25 +49,20 @@ def finite(x: Tensor, who: str) -> Tensor:
     return x
 
 
-def one_site(made: Any, who: str, call: str) -> Tensor:
-    """What a model made, where it made one site. Raises ValueError for several."""
-    if not isinstance(made, Tensor):
-        raise ValueError(
-            f"{who} expects a model with one observed site, got {list(made)}; draw one of them: "
-            f"plots.images({call}[{next(iter(made))!r}])"
-        )
-    return made.detach().cpu()
+def one_site(made: Any, who: str, observed: str | None = None) -> Tensor:
+    """What a model made of one of its sites, on the CPU. Raises ValueError as `shown_site`."""
+    return shown_site(who, made, observed).detach().cpu()
 
 
 def is_batch(vae: Any, x: Tensor) -> bool:
-    """Whether x is [N, *event] and not one datum: the model then makes data of that shape."""
+    """Whether x is [N, *event] and not one datum: the model then takes it, and observes data of that shape."""
     if x.dim() < 2:
         return False
     try:
-        made = reconstruct(vae, x[:1])
+        seen = observations(vae, x[:1])
     except Exception:  # a network may fail on a shape it was not written for in any way it likes
         return False
-    return not isinstance(made, Tensor) or made.shape == x[:1].shape
+    return x.dim() == 2 or not isinstance(seen, Tensor) or seen.shape == x[:1].shape
 
 
 def value_span(

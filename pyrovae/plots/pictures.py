@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation import encode, generate, interpolate, reconstruct, traverse
+from ..evaluation import encode, generate, interpolate, observations, reconstruct, traverse
 from .arguments import (
     as_data,
     as_labels,
@@ -141,7 +141,12 @@ def images(
 
 
 def reconstructions(
-    vae: Any, x: Tensor, columns: int | None = None, seed: int = 0, value_range: tuple[float, float] | None = None
+    vae: Any,
+    x: Tensor,
+    columns: int | None = None,
+    seed: int = 0,
+    value_range: tuple[float, float] | None = None,
+    observed: str | None = None,
 ) -> Figure:
     """Data above, and below each E[x | z] at the mean z of q(z | x).
 
@@ -151,12 +156,14 @@ def reconstructions(
         columns: pairs in a row; at most 10 by default.
         seed: of what is drawn where a latent has no mean.
         value_range: as in `images`.
+        observed: the observed site, where there are several that are no images.
 
     Raises:
-        ValueError: for a model with several observed sites, and as `images` does.
+        ValueError: for a model with several observed sites that are no images, and as `images` does.
     """
     x = as_data(x, "reconstructions")
-    made = one_site(reconstruct(vae, x, seed=seed), "reconstructions", "pv.reconstruct(vae, x)")
+    made = one_site(reconstruct(vae, x, seed=seed), "reconstructions", observed)
+    x = one_site(observations(vae, x, seed), "reconstructions", observed)
     both = torch.cat([x, finite(made, "reconstructions")])
     span = value_span(both, value_range, "reconstructions", missing=True)
     pictures = as_pictures(both)
@@ -188,6 +195,7 @@ def samples(
     columns: int | None = None,
     like: Tensor | None = None,
     value_range: tuple[float, float] | None = None,
+    observed: str | None = None,
 ) -> Figure:
     """What the model makes of n draws z ~ p(z): E[x | z], which is smoother than a draw x ~ p(x | z).
 
@@ -199,17 +207,23 @@ def samples(
         columns: as in `images`.
         like: data [*, *event] for a model that reads more of x than its length.
         value_range: as in `images`.
+        observed: as in `reconstructions`.
 
     Raises:
-        ValueError: for n < 1, a model with several observed sites, and as `images` does.
+        ValueError: for n < 1, a model with several observed sites that are no images, and as `images` does.
     """
-    made = one_site(generate(vae, n, seed=seed, mean=mean, like=like), "samples", "pv.generate(vae, n)")
+    made = one_site(generate(vae, n, seed=seed, mean=mean, like=like), "samples", observed)
     what = "E[x | z]" if mean else "x ~ p(x | z)"
     return images(made, columns, title=f"From the prior: {what} for z ~ p(z)", value_range=value_range)
 
 
 def interpolation(
-    vae: Any, x0: Tensor, x1: Tensor, steps: int = 9, value_range: tuple[float, float] | None = None
+    vae: Any,
+    x0: Tensor,
+    x1: Tensor,
+    steps: int = 9,
+    value_range: tuple[float, float] | None = None,
+    observed: str | None = None,
 ) -> Figure:
     """E[x | z] on the straight line between two codes, with the data themselves at both ends; a row for each pair.
 
@@ -219,9 +233,10 @@ def interpolation(
         x1: where they end, of the same shape.
         steps: points on the line, both ends included.
         value_range: as in `images`.
+        observed: as in `reconstructions`.
 
     Raises:
-        ValueError: for two shapes, a model with several observed sites, and as `images` does.
+        ValueError: for two shapes, a model with several observed sites that are no images, and as `images` does.
     """
     if x0.shape != x1.shape:
         raise ValueError(
@@ -232,9 +247,10 @@ def interpolation(
         x0, x1 = x0[None], x1[None]
     x0, x1 = as_data(x0, "interpolation"), as_data(x1, "interpolation")
     walks = [
-        finite(one_site(interpolate(vae, a, b, steps), "interpolation", "pv.interpolate(vae, x0, x1)"), "interpolation")
+        finite(one_site(interpolate(vae, a, b, steps), "interpolation", observed), "interpolation")
         for a, b in zip(x0, x1, strict=True)
     ]
+    x0, x1 = (one_site(observations(vae, x), "interpolation", observed) for x in (x0, x1))
     everything = torch.cat([torch.cat([a[None], w, b[None]]) for a, w, b in zip(x0, walks, x1, strict=True)])
     span = value_span(everything, value_range, "interpolation", missing=True)
     pictures = as_pictures(everything)
@@ -257,6 +273,7 @@ def traversal(
     span: float | None = None,
     site: str | None = None,
     value_range: tuple[float, float] | None = None,
+    observed: str | None = None,
 ) -> Figure:
     """E[x | z] as one latent dimension at a time is changed, a row for each, starting from the code of x[0].
 
@@ -298,7 +315,7 @@ def traversal(
     if span is None and has_improper_prior(vae, x):
         ends = torch.stack([codes.flatten(1)[:, dims].amin(0), codes.flatten(1)[:, dims].amax(0)], 1)
         first, last = "least", "greatest"
-    walks = traverse(vae, x[0], dims, steps, ends, site)  # [dims, steps, *event]
+    walks = traverse(vae, x[0], dims, steps, ends, site, observed)  # [dims, steps, *event]
     flat = walks.flatten(0, 1).cpu()
     shown = value_span(flat, value_range, "traversal")
     pictures = as_pictures(flat)
