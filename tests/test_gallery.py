@@ -37,9 +37,30 @@ def data_of(x: Tensor, **options: Any) -> pv.data.Dataset:
     return pv.data.from_arrays(x, validation_size=0, **options)
 
 
+def layers(posterior: str) -> nn.Module:
+    """Three layers of latents."""
+    build = pv.models.HierarchicalVAE.build
+    return build(data_of(binary()), latents=[3, 2, 2], hidden=[6], between=[5], posterior=posterior)
+
+
+def choices(categories: int = 2, temperature: float | None = None) -> nn.Module:
+    """Latents of a few values."""
+    build = pv.models.DiscreteVAE.build
+    return build(data_of(binary()), latent=3, categories=categories, hidden=[6], temperature=temperature)
+
+
 # A line here buys every test of this file that takes a name: how a small model is built, data for it, an objective.
 MODELS: dict[str, Small] = {
     "VAE": (lambda: pv.models.VAE.build(data_of(binary()), latent=2, hidden=[6]), binary, ELBO),
+    "HierarchicalVAE": (lambda: layers("ladder"), binary, ELBO),
+    "HierarchicalVAE bottom-up": (lambda: layers("bottom_up"), binary, ELBO),
+    "GaussianMixtureVAE": (
+        lambda: pv.models.GaussianMixtureVAE.build(data_of(binary()), clusters=3, latent=2, hidden=[6]),
+        binary,
+        ELBO,
+    ),
+    "DiscreteVAE": (lambda: choices(temperature=0.5), binary, ELBO),
+    "DiscreteVAE of three values": (lambda: choices(3, temperature=0.5), binary, ELBO),
 }
 
 

@@ -44,4 +44,25 @@ PIXELS = "a histogram for every pixel"
 
 ENTRIES: dict[str, Entry] = {
     "VAE": Entry("VAE --data digits", 100, 30, lambda data: pixels(data.train, data.test), PIXELS),
+    "HierarchicalVAE": Entry(
+        "HierarchicalVAE --data digits --learning_rate 3e-3",
+        100,
+        10,
+        lambda data: pixels(data.train, data.test),
+        PIXELS,
+    ),
+    "GaussianMixtureVAE": Entry(
+        "GaussianMixtureVAE --data digits --learning_rate 1e-2",
+        100,
+        15,
+        lambda data: pixels(data.train, data.test),
+        PIXELS,
+    ),
+    "DiscreteVAE": Entry(
+        "DiscreteVAE --data digits --learning_rate 5e-3",
+        100,
+        30,
+        lambda data: pixels(data.train, data.test),
+        PIXELS,
+    ),
 }
