@@ -12,7 +12,7 @@ from conftest import F64
 from pieces import Output
 
 import pyrovae as pv
-from pyrovae.models.hierarchical import BottomUp, HierarchicalVAE, Ladder, product
+from pyrovae.models.hierarchical import BottomUp, Conditional, HierarchicalVAE, Ladder, product
 from pyrovae.options import read_train
 
 W, S, T = 1.5, 0.8, 0.6  # z2 ~ 𝒩(0, 1), z1 | z2 ~ 𝒩(W z2, S²), x | z1 ~ 𝒩(z1, T²)
@@ -30,15 +30,15 @@ class Gaussian(nn.Module):
 
 
 class Says(nn.Module):
-    """μ̂ = a x and σ̂ = s, given that of the layer below: (μ̂ / σ̂², log σ̂)."""
+    """μ̂ = a d and σ̂ = s of one layer as a ladder has them, beside a model of deviation `expected`."""
 
-    def __init__(self, a: float, s: float, below: float = 1.0) -> None:
+    def __init__(self, a: float, s: float, expected: float) -> None:
         super().__init__()
-        self.a, self.s, self.below = a, s, below
+        self.pull, self.log_ratio = a * expected / s**2, math.log(s / expected)
 
     def forward(self, d):
-        pull = self.a * self.below**2 / self.s**2 * d[..., :2]
-        return torch.cat([pull, torch.full_like(pull, math.log(self.s))], -1)
+        pull = self.pull * d[..., :2]
+        return torch.cat([pull, torch.full_like(pull, self.log_ratio)], -1)
 
 
 def linear(posterior: nn.Module) -> HierarchicalVAE:
@@ -58,9 +58,8 @@ def test_the_product_is_that_of_the_densities():
     p = dist.Normal(m, s.exp()).to_event(1)
     z = torch.randn(100, 3, 4, dtype=F64)
     log_product = p.log_prob(z) + dist.Normal(loc, log_scale.exp()).to_event(1).log_prob(z)
-    log_norm = log_product - product(p, loc * (-2 * log_scale).exp(), log_scale).log_prob(
-        z
-    )  # of the product: the same at every z
+    merged = product(p, loc * (s - 2 * log_scale).exp(), log_scale - s)
+    log_norm = log_product - merged.log_prob(z)  # the same at every z
     together = dist.Normal(m, (s.mul(2).exp() + log_scale.mul(2).exp()).sqrt()).log_prob(loc).sum(-1)
     torch.testing.assert_close(log_norm, together.expand(100, 3))
 
@@ -79,6 +78,7 @@ def test_data_that_are_sure_leave_their_own_mean():
     vae, x = small("ladder")
     loc = [torch.randn(n, dtype=F64) for n in (4, 3, 2)]
     vae.posterior = Ladder([Output(torch.cat([m * math.exp(20), torch.full_like(m, -10.0)])) for m in loc])
+    vae.conditionals = nn.ModuleList([Conditional(Output(torch.zeros(2 * n))) for n in (4, 3)])  # s = 1
     for i, m in enumerate(loc, 1):
         torch.testing.assert_close(pv.encode(vae, x)[f"z{i}"], m.expand(5, -1))
 
@@ -88,7 +88,7 @@ def test_with_the_right_networks_the_guide_is_exact(posterior):
     """Every draw then has log w = log p(x) = log 𝒩(x; 0, W² + S² + T²)."""
     total, between = W**2 + S**2 + T**2, S**2 + T**2
     if posterior == "ladder":  # of z1 the data say 𝒩(x, T²), of z2 what is left of it with z1 integrated out
-        q = Ladder([Says(1.0, T), Says(1 / W, between**0.5 / W, T)])
+        q = Ladder([Says(1.0, T, S), Says(T**2 / S / W, between**0.5 / W, 1.0)])  # the second reads S x / T²
     else:
         one, two = W**2 + S**2, W**2 + S**2
         q = BottomUp([Gaussian(one / total, (one * T**2 / total) ** 0.5), Gaussian(W / two, S / two**0.5)])
@@ -108,7 +108,8 @@ def test_log_weights_are_those_written_out_by_hand(posterior):
     d = pv.densities(vae, x, 3)
     z1, z2, z3 = (d.posterior[f"z{i}"].value for i in (1, 2, 3))
     below = [c.network for c in vae.conditionals]
-    (m1, s1), (m2, s2) = below[0](z2).chunk(2, -1), below[1](z3).chunk(2, -1)
+    (m1, r1), (m2, r2) = below[0](z2).chunk(2, -1), below[1](z3).chunk(2, -1)
+    s1, s2 = r1.tanh(), r2.tanh()
     nothing = torch.zeros(2, dtype=F64)
     log_p = log_normal(z3, nothing, nothing) + log_normal(z2, m2, s2) + log_normal(z1, m1, s1)
     logits = vae.likelihood.network(z1)
@@ -125,9 +126,10 @@ def test_log_weights_are_those_written_out_by_hand(posterior):
             (z1, z2, z3), (m1, m2, nothing), (s1, s2, nothing), vae.posterior.networks, strict=True
         ):
             h = network(h)
-            pull, log_scale = h.chunk(2, -1)
+            pull, log_ratio = h.chunk(2, -1)
+            log_scale, loc = s + log_ratio, pull * (s + 2 * log_ratio).exp()  # σ̂ and μ̂
             precision = (-2 * s).exp() + (-2 * log_scale).exp()
-            mean = (m * (-2 * s).exp() + pull) / precision
+            mean = (m * (-2 * s).exp() + loc * (-2 * log_scale).exp()) / precision
             log_q = log_q + log_normal(z, mean, -precision.log() / 2)
     torch.testing.assert_close(d.log_weight, log_p - log_q)
 
@@ -168,7 +170,7 @@ def test_what_is_no_hierarchy_is_refused(options, told):
 
 def test_one_layer_is_refused():
     with pytest.raises(ValueError, match=r"at least one of p\(z1 \| z2\).*use models.VAE"):
-        HierarchicalVAE(pv.priors.StandardNormal(2), [], Gaussian(1.0, T), Ladder([Says(1.0, T)]))
+        HierarchicalVAE(pv.priors.StandardNormal(2), [], Gaussian(1.0, T), Ladder([Says(1.0, T, S)]))
 
 
 def test_a_ladder_of_what_is_not_gaussian_is_refused():

@@ -32,8 +32,9 @@ class Ladder(Configured, nn.Module):
         q(z_i | z_{i+1}, x) = 𝒩(z_i; v (m / s² + μ̂_i / σ̂_i²), v),    v = 1 / (1 / s² + 1 / σ̂_i²)
 
     Data that say nothing leave the model's own conditional: an upper layer need not be learned again. The networks
-    return d_i = (μ̂_i / σ̂_i², log σ̂_i). With μ̂_i in the place of the first, a latent of large σ̂_i would have no
-    gradient left, and never come back. Unlike Sønderby et al., the top layer is multiplied with its prior as well.
+    return d_i = (s μ̂_i / σ̂_i², log σ̂_i / s): what the data say in units of what the model expects. With (μ̂_i, log σ̂_i)
+    as in the paper a latent on which data say little has no gradient left, and a model that narrows s takes the guide
+    along, to latents without noise and without information. And the top layer is multiplied with its prior as well.
 
     Args:
         networks: f_1, …, f_L, from the event of x to [2 L_1] and from [2 L_i] to [2 L_{i+1}].
@@ -79,19 +80,38 @@ class BottomUp(Configured, nn.Module):
 GUIDES: dict[str, Any] = {"ladder": Ladder, "bottom_up": BottomUp}
 
 
-def product(p: Any, pull: Tensor, log_scale: Tensor) -> dist.TorchDistribution:
-    """The Gaussian in proportion to p(z) 𝒩(z; μ̂, diag σ̂²), pull = μ̂ / σ̂², p a Gaussian of independent dimensions.
+def product(p: Any, pull: Tensor, log_ratio: Tensor) -> dist.TorchDistribution:
+    """The Gaussian in proportion to p(z) 𝒩(z; μ̂, diag σ̂²), p = 𝒩(m, diag s²), pull = s μ̂ / σ̂², ratio = σ̂ / s.
 
-    Raises ValueError for another p.
+    Raises ValueError for a p that is no Gaussian of independent dimensions.
     """
     if family(p) != "Normal":
         raise ValueError(
             f"Ladder multiplies Gaussians, got p(z) {family(p)}; use a prior and conditionals that are Normal with "
             ".to_event(1), or posterior='bottom_up'"
         )
-    expected = 1 / p.variance  # a precision
-    variance = 1 / (expected + (-2 * log_scale).exp())
-    return dist.Normal(variance * (p.mean * expected + pull), variance.sqrt()).to_event(1)
+    share = 1 / (1 + (-2 * log_ratio).exp())  # of p in the precision
+    return dist.Normal(share * (p.mean + p.stddev * pull), p.stddev * share.sqrt()).to_event(1)
+
+
+class Conditional(Configured, nn.Module):
+    """p(z_i | z_{i+1}) = 𝒩(m(z_{i+1}), diag s(z_{i+1})²), the network returning m and r, s = e^tanh(r).
+
+    The unit of a latent is free, since the network below it can stretch it: s stays within a factor e of 1, and a chain
+    of layers within bounds.
+
+    Args:
+        network: from [L_{i+1}] to [2 L_i].
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        """𝒩(m, diag s²) over [L_i]."""
+        loc, r = self.network(z).to(z.dtype).chunk(2, -1)
+        return dist.Normal(loc, r.tanh().exp()).to_event(1)
 
 
 class HierarchicalVAE(Configured, nn.Module):
@@ -186,8 +206,8 @@ class HierarchicalVAE(Configured, nn.Module):
             ValueError: as `VAE.build` does, for less than two layers, and for another posterior.
 
         >>> import pyrovae as pv
-        >>> pv.models.HierarchicalVAE.build(pv.data.load("digits"), latents=[8, 4]).conditionals[0].latent
-        8
+        >>> len(pv.models.HierarchicalVAE.build(pv.data.load("digits"), latents=[8, 4]).conditionals)
+        1
         """
         data = as_data("HierarchicalVAE.build", data)
         if len(latents) < 2:
@@ -217,7 +237,7 @@ class HierarchicalVAE(Configured, nn.Module):
             q = BottomUp([first, *(DiagonalNormal(mlp(n, 2 * m)) for n, m in below_above)])
         return cls(
             build_part(p.for_data, p_options, latents[-1], data),
-            [DiagonalNormal(mlp(m, 2 * n)) for n, m in below_above],
+            [Conditional(mlp(m, 2 * n)) for n, m in below_above],
             lowest.likelihood,
             q,
         )
