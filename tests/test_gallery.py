@@ -43,6 +43,12 @@ def layers(posterior: str) -> nn.Module:
     return build(data_of(binary()), latents=[3, 2, 2], hidden=[6], between=[5], posterior=posterior)
 
 
+def clusters(equal: bool) -> nn.Module:
+    """Three clusters."""
+    build = pv.models.GaussianMixtureVAE.build
+    return build(data_of(binary()), clusters=3, latent=2, equal=equal, hidden=[6])
+
+
 def choices(categories: int = 2, temperature: float | None = None) -> nn.Module:
     """Latents of a few values."""
     build = pv.models.DiscreteVAE.build
@@ -54,11 +60,8 @@ MODELS: dict[str, Small] = {
     "VAE": (lambda: pv.models.VAE.build(data_of(binary()), latent=2, hidden=[6]), binary, ELBO),
     "HierarchicalVAE": (lambda: layers("ladder"), binary, ELBO),
     "HierarchicalVAE bottom-up": (lambda: layers("bottom_up"), binary, ELBO),
-    "GaussianMixtureVAE": (
-        lambda: pv.models.GaussianMixtureVAE.build(data_of(binary()), clusters=3, latent=2, hidden=[6]),
-        binary,
-        ELBO,
-    ),
+    "GaussianMixtureVAE": (lambda: clusters(equal=True), binary, ELBO),
+    "GaussianMixtureVAE all learned": (lambda: clusters(equal=False), binary, ELBO),
     "DiscreteVAE": (lambda: choices(temperature=0.5), binary, ELBO),
     "DiscreteVAE of three values": (lambda: choices(3, temperature=0.5), binary, ELBO),
 }

@@ -29,7 +29,7 @@ def binary(n: int = 5) -> torch.Tensor:
 def mixture(clusters: int = 4, latent: int = 3) -> tuple[GaussianMixtureVAE, torch.Tensor]:
     torch.manual_seed(0)
     x = binary()
-    vae = GaussianMixtureVAE.build(x, clusters, latent, hidden=[6]).double()
+    vae = GaussianMixtureVAE.build(x, clusters, latent, equal=False, hidden=[6]).double()
     with torch.no_grad():
         for p in vae.prior.parameters():
             p.normal_().mul_(0.7)
@@ -128,6 +128,13 @@ def test_the_parts_of_a_mixture_are_recovered():
     assert clustering_accuracy(p, y) > 0.98  # with the rule that drew them it is 1
     torch.testing.assert_close(p.mean(0).sort().values, share.sort().values, atol=0.04, rtol=0)
     torch.testing.assert_close(vae.prior.logits.softmax(-1).sort().values, share.sort().values, atol=0.06, rtol=0)
+
+
+def test_equal_clusters_learn_their_means_alone():
+    vae = GaussianMixtureVAE.build(binary(), clusters=4, latent=3)
+    assert [n for n, _ in vae.prior.named_parameters()] == ["loc"]
+    z = torch.randn(6, 3)
+    torch.testing.assert_close(vae.clusters_of(z), (-0.5 * torch.cdist(z, vae.prior.loc) ** 2).softmax(-1))
 
 
 def test_another_prior_is_refused():

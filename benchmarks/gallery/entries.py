@@ -45,7 +45,7 @@ PIXELS = "a histogram for every pixel"
 ENTRIES: dict[str, Entry] = {
     "VAE": Entry("VAE --data digits", 100, 30, lambda data: pixels(data.train, data.test), PIXELS),
     "HierarchicalVAE": Entry(
-        "HierarchicalVAE --data digits --learning_rate 3e-3",
+        "HierarchicalVAE --data digits --learning_rate 1e-2",
         100,
         10,
         lambda data: pixels(data.train, data.test),
@@ -59,7 +59,7 @@ ENTRIES: dict[str, Entry] = {
         PIXELS,
     ),
     "DiscreteVAE": Entry(
-        "DiscreteVAE --data digits --learning_rate 5e-3",
+        "DiscreteVAE --data digits --learning_rate 1e-2",
         100,
         30,
         lambda data: pixels(data.train, data.test),

@@ -57,7 +57,7 @@ class DiscreteVAE(Configured, nn.Module):
     >>> pv.models.DiscreteVAE.build(data, latent=6, categories=4, hidden=[30]).code(data.test[:2]).shape  # 0, …, 3
     torch.Size([2, 6])
 
-    On the command line: pyrovae train DiscreteVAE --data digits --learning_rate 3e-3 --epochs 100
+    On the command line: pyrovae train DiscreteVAE --data digits --learning_rate 1e-2 --epochs 100
     """
 
     def __init__(

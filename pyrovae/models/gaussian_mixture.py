@@ -53,7 +53,7 @@ class GaussianMixtureVAE(Configured, nn.Module):
     >>> vae.clusters(data.test[:5]).shape  # p(y | x)
     torch.Size([5, 10])
 
-    On the command line: pyrovae train GaussianMixtureVAE --data digits --learning_rate 3e-3 --epochs 100
+    On the command line: pyrovae train GaussianMixtureVAE --data digits --learning_rate 1e-2 --epochs 100
     """
 
     prior: Mixture
@@ -114,6 +114,7 @@ class GaussianMixtureVAE(Configured, nn.Module):
         data: Any,
         clusters: int = 10,
         latent: int = 10,
+        equal: bool = True,
         hidden: Sequence[int] | None = None,
         network: str = "mlp",
         activation: str | None = None,
@@ -126,6 +127,8 @@ class GaussianMixtureVAE(Configured, nn.Module):
             data: a `pyrovae.data.Dataset`, or a tensor or array [N, *event].
             clusters: C.
             latent: number of latent dimensions L.
+            equal: hold π = 1/C and s = 1, so that the means alone are learned. The evidence is about the same, and the
+                clusters are nearer to kinds: free to grow, one of them takes in several.
             hidden: widths or channels from the data inwards, as for `VAE.build`.
             network: mlp, gated, conv, resnet, gru or transformer, as for `VAE.build`.
             activation: as for `VAE.build`.
@@ -140,6 +143,6 @@ class GaussianMixtureVAE(Configured, nn.Module):
         torch.Size([7, 4])
         """
         check_whole("GaussianMixtureVAE.build", "clusters", clusters)
-        mixture = {"class_path": "Mixture", "init_args": {"components": clusters}}
+        mixture = {"class_path": "Mixture", "init_args": {"components": clusters, "equal": equal}}
         vae = VAE.build(data, latent, hidden, network, activation, mixture, likelihood, posterior)
         return cls(vae.prior, vae.likelihood, vae.posterior)

@@ -146,7 +146,7 @@ class HierarchicalVAE(Configured, nn.Module):
     >>> {name: list(z.shape) for name, z in pv.encode(vae, data.test[:5]).items()}
     {'z3': [5, 2], 'z2': [5, 4], 'z1': [5, 8]}
 
-    On the command line: pyrovae train HierarchicalVAE --data digits --learning_rate 3e-3 --epochs 100
+    On the command line: pyrovae train HierarchicalVAE --data digits --learning_rate 1e-2 --epochs 100
     """
 
     def __init__(
