@@ -47,7 +47,7 @@ ENTRIES: dict[str, Entry] = {
     "HierarchicalVAE": Entry(
         "HierarchicalVAE --data digits --learning_rate 1e-2",
         100,
-        10,
+        20,
         lambda data: pixels(data.train, data.test),
         PIXELS,
     ),

@@ -33,8 +33,8 @@ class GaussianMixtureVAE(Configured, nn.Module):
     q(y | x) has to be learned, and none can be wrong. The model is run at all C values of y; with y summed in closed
     form it is VAE(prior, likelihood, posterior) of the same parts, which costs less and cannot say "y".
 
-    Which clusters are found depends on where they begin, and a better bound is not always a better clustering: try
-    several seeds, and keep the one with the highest bound.
+    Which clusters are found depends on where they begin, and a better bound is not always a better clustering: several
+    seeds show how far to trust one. `pyrovae.evaluation.clustering_accuracy` holds clusters against labels.
 
     Args:
         prior: p(z) as a `priors.Mixture`, which has π, m and s.
