@@ -46,7 +46,6 @@ def rows(data: Any, options: argparse.Namespace) -> Any:
         with seeded(options.seed):
             vae = build(data)
         run = pv.fit(vae, data, epochs=options.epochs, seed=options.seed, progress=False)
-        print(name, run.rows[-1], file=sys.stderr, flush=True)
         ev = pv.evaluate(vae, x, options.particles)
         first = ev.log_evidence if first is None else first
         paired = ev.log_evidence - first
@@ -78,7 +77,8 @@ def main() -> None:
     options = parser.parse_args()
     data = pv.data.load(options.data, binarise=None if options.data == "digits" else "dynamic")
     print("# Two layers of latents\n\n" + (__doc__ or "").partition("\n\n    python")[2].partition("\n\n")[2])
-    print(f"Run with `{' '.join(sys.argv[1:])}`: {options.epochs} epochs, the first {options.images} test images, ")
+    told = f"with `{' '.join(sys.argv[1:])}`" if sys.argv[1:] else "without options"
+    print(f"Run {told}: {options.epochs} epochs, the first {options.images} test images,")
     print(f"{options.particles} particles, seed {options.seed}, on {torch.get_num_threads()} thread(s).\n")
     print("| model | log evidence | difference | ELBO | active units | seconds |")
     print("|---|---|---|---|---|---|", flush=True)
