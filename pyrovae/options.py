@@ -34,7 +34,7 @@ HELP = {
     "posterior": "q(z|x): a class",
     "objective": "the bound to raise: a class (default: ELBO with kl=analytic)",
 }
-WORDS = {"likelihood": "auto", "posterior": "exact"}  # what a model may take in the place of a class
+WORDS = {"likelihood": ("auto",), "posterior": ("exact", "ladder", "bottom_up")}  # what may stand for a class
 DEFAULTS = {
     "prior": {"class_path": "StandardNormal"},
     "posterior": {"class_path": "DiagonalNormal"},
@@ -238,8 +238,9 @@ def _resolve(option: str, value: Any) -> Any:
     """Names of parts as full class paths, so that a wrong one is answered with the nearest match."""
     if option not in PARTS or value is None:
         return value
-    if (word := WORDS.get(option)) is not None and value in (word, {"class_path": word}):
-        return word
+    for word in WORDS.get(option, ()):
+        if value in (word, {"class_path": word}):
+            return word
     base, package, _ = PARTS[option]
     if isinstance(value, str):
         cls = find_class(value, base, package)

@@ -80,6 +80,7 @@ PRIORS: dict[str, PriorCase] = {
     "Laplace": PriorCase(priors.Laplace, "reals", accuracy=1e-7),
     "StudentT": PriorCase(priors.StudentT, "reals", accuracy=1e-7),
     "Mixture": PriorCase(lambda n: priors.Mixture(n, components=3), "fine reals"),
+    "Mixture of equals": PriorCase(lambda n: priors.Mixture(n, components=3, equal=True), "fine reals"),
     "VampPrior": PriorCase(attached_vamp, "fine reals"),
     "Hierarchical": PriorCase(lambda n: priors.Hierarchical(n, hidden=[5]), "fine reals"),
     "Autoregressive": PriorCase(lambda n: priors.Autoregressive(n, hidden=[6]), "fine reals"),

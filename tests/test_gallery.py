@@ -43,6 +43,24 @@ def labelled(told: bool | int) -> pv.data.Dataset:
     return data_of(binary(6), labels=torch.arange(6) % 3, labelled=told)
 
 
+def layers(posterior: str) -> nn.Module:
+    """Three layers of latents."""
+    build = pv.models.HierarchicalVAE.build
+    return build(data_of(binary()), latents=[3, 2, 2], hidden=[6], between=[5], posterior=posterior)
+
+
+def clusters(equal: bool) -> nn.Module:
+    """Three clusters."""
+    build = pv.models.GaussianMixtureVAE.build
+    return build(data_of(binary()), clusters=3, latent=2, equal=equal, hidden=[6])
+
+
+def choices(categories: int = 2, temperature: float | None = None) -> nn.Module:
+    """Latents of a few values."""
+    build = pv.models.DiscreteVAE.build
+    return build(data_of(binary()), latent=3, categories=categories, hidden=[6], temperature=temperature)
+
+
 # A line here buys every test of this file that takes a name: how a small model is built, data for it, an objective.
 MODELS: dict[str, Small] = {
     "ConditionalVAE": (
@@ -77,6 +95,12 @@ MODELS: dict[str, Small] = {
         counts,
         ELBO,
     ),
+    "HierarchicalVAE": (lambda: layers("ladder"), binary, ELBO),
+    "HierarchicalVAE bottom-up": (lambda: layers("bottom_up"), binary, ELBO),
+    "GaussianMixtureVAE": (lambda: clusters(equal=True), binary, ELBO),
+    "GaussianMixtureVAE all learned": (lambda: clusters(equal=False), binary, ELBO),
+    "DiscreteVAE": (lambda: choices(temperature=0.5), binary, ELBO),
+    "DiscreteVAE of three values": (lambda: choices(3, temperature=0.5), binary, ELBO),
 }
 
 

@@ -79,3 +79,17 @@ def bernoulli_pixels(train: Tensor, test: Tensor) -> float:
     a, b = train.flatten(1).double(), test.flatten(1).double()
     p = (a.sum(0) + 1) / (len(a) + 2)
     return float((b * p.log() + (1 - b) * (1 - p).log()).sum(1).mean())
+
+
+def probabilistic_pca(train: Tensor, test: Tensor, latent: int) -> float:
+    """𝒩(b, W Wᵀ + σ² I) at its maximum: W of the first eigenvectors of the covariance, σ² the mean of the others.
+
+    Reference: Tipping and Bishop, "Probabilistic principal component analysis", 1999.
+    """
+    x, y = (t.flatten(1).double() for t in (train, test))
+    loc = x.mean(0)
+    values, vectors = torch.linalg.eigh((x - loc).mT @ (x - loc) / len(x))  # ascending
+    noise = values[:-latent].mean()
+    w = vectors[:, -latent:] * (values[-latent:] - noise).sqrt()
+    covariance = w @ w.mT + noise * torch.eye(len(loc), dtype=x.dtype)
+    return float(torch.distributions.MultivariateNormal(loc, covariance).log_prob(y).mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,7 +10,7 @@ import pyrovae as pv
 from pyrovae.commands import load_data
 from pyrovae.options import read_train
 
-from .baselines import pixels, principal_components
+from .baselines import pixels, pixels_of_a_class, principal_components, probabilistic_pca
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,9 +56,51 @@ def _lossy(words: str, short: int) -> Entry:
     )
 
 
+def _of_pixels(data: pv.data.Dataset) -> float:
+    return pixels(data.train, data.test)
+
+
+def _of_classes(data: pv.data.Dataset) -> float:
+    return pixels_of_a_class(data.train, data.test)
+
+
+def _by_chance(data: pv.data.Dataset) -> float:
+    return pixels(data.train[:, 1:], data.test[:, 1:]) - math.log(data.classes)
+
+
+def _best(data: pv.data.Dataset) -> float:
+    return probabilistic_pca(data.train, data.test, 10) - 0.01
+
+
 ENTRIES: dict[str, Entry] = {
-    "VAE": Entry("VAE --data digits", 100, 30, lambda data: pixels(data.train, data.test), PIXELS),
-    "autoencoder": _lossy("Autoencoder --data digits", 20),
-    "denoising autoencoder": _lossy("DenoisingAutoencoder --data digits", 20),
-    "contractive autoencoder": _lossy("ContractiveAutoencoder --data digits", 20),
+    "VAE": Entry("VAE --data digits --learning_rate 3e-3", 100, 30, _of_pixels, PIXELS),
+    "HierarchicalVAE": Entry("HierarchicalVAE --data digits --learning_rate 1e-2", 100, 20, _of_pixels, PIXELS),
+    "GaussianMixtureVAE": Entry("GaussianMixtureVAE --data digits --learning_rate 1e-2", 100, 15, _of_pixels, PIXELS),
+    "SemiSupervisedVAE": Entry(
+        "SemiSupervisedVAE --data digits --labelled 100 --learning_rate 3e-3",
+        100,
+        20,
+        _by_chance,
+        f"a label by chance, and {PIXELS}",
+    ),
+    "ConditionalVAE": Entry(
+        "ConditionalVAE --data digits --labelled true --learning_rate 3e-3",
+        100,
+        30,
+        _of_classes,
+        "a histogram for every pixel in each class, and the share of the class",
+    ),
+    "MultimodalVAE": Entry("MultimodalVAE --data digits --learning_rate 3e-3", 100, 45, _of_pixels, PIXELS),
+    "DiscreteVAE": Entry("DiscreteVAE --data digits --learning_rate 1e-2", 100, 30, _of_pixels, PIXELS),
+    "Autoencoder": _lossy("Autoencoder --data digits", 20),
+    "DenoisingAutoencoder": _lossy("DenoisingAutoencoder --data digits", 20),
+    "ContractiveAutoencoder": _lossy("ContractiveAutoencoder --data digits", 20),
+    "LinearGaussian": Entry(
+        "LinearGaussian --data digits --latent 10 --posterior exact --learning_rate 3e-2 --objective ELBO "
+        "--objective.gradient stl",
+        200,
+        200,
+        _best,
+        "0.01 less than probabilistic PCA of ten components at its maximum, in closed form",
+    ),
 }

@@ -4,6 +4,7 @@ from .annealed import Annealed, anneal
 from .disentanglement import DCI, dci, mig, mutual_information
 from .evidence import Evaluation, evaluate
 from .fidelity import Fidelity, fidelity
+from .matching import best_matching, clustering_accuracy
 from .samples import decode, encode, generate, interpolate, observations, reconstruct, traverse
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "Evaluation",
     "Fidelity",
     "anneal",
+    "best_matching",
+    "clustering_accuracy",
     "dci",
     "decode",
     "encode",

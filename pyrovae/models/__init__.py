@@ -2,7 +2,10 @@
 
 from .autoencoder import Autoencoder, ContractiveAutoencoder, DenoisingAutoencoder
 from .conditional import ConditionalVAE
+from .discrete import DiscreteVAE
 from .enumerable import EnumerableVAE
+from .gaussian_mixture import GaussianMixtureVAE
+from .hierarchical import HierarchicalVAE
 from .linear_gaussian import LinearGaussian
 from .multimodal import MultimodalVAE
 from .semi_supervised import SemiSupervisedVAE
@@ -14,7 +17,10 @@ __all__ = [
     "ConditionalVAE",
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",
+    "DiscreteVAE",
     "EnumerableVAE",
+    "GaussianMixtureVAE",
+    "HierarchicalVAE",
     "LinearGaussian",
     "MultimodalVAE",
     "SemiSupervisedVAE",

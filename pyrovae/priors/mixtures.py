@@ -25,6 +25,7 @@ class Mixture(Prior):
     Args:
         latent: number of latent dimensions L.
         components: C.
+        equal: π = 1/C and σ = 1 stay as they are, and the μ_c alone are learned: parts of one share and one size.
 
     Raises:
         ValueError: for a number of components that is none.
@@ -33,12 +34,18 @@ class Mixture(Prior):
     torch.Size([5, 2])
     """
 
-    def __init__(self, latent: int, components: int = 10) -> None:
+    logits: Tensor
+    log_scale: Tensor
+
+    def __init__(self, latent: int, components: int = 10, equal: bool = False) -> None:
         super().__init__(latent)
-        self.components = check_whole("Mixture", "components", components)
-        self.logits = nn.Parameter(torch.zeros(self.components))
+        self.components, self.equal = check_whole("Mixture", "components", components), equal
         self.loc = nn.Parameter(torch.randn(self.components, self.latent))
-        self.log_scale = nn.Parameter(torch.zeros(self.components, self.latent))
+        for name, shape in (("logits", [self.components]), ("log_scale", [self.components, self.latent])):
+            if equal:
+                self.register_buffer(name, torch.zeros(shape), persistent=False)
+            else:
+                self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
 
     def forward(self) -> dist.TorchDistribution:
         """The mixture over [latent]."""
