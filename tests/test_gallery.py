@@ -43,6 +43,12 @@ def labelled(told: bool | int) -> pv.data.Dataset:
     return data_of(binary(6), labels=torch.arange(6) % 3, labelled=told)
 
 
+def ragged() -> Tensor:
+    """Series of 1 to 4 steps."""
+    lasts = torch.arange(4) <= torch.arange(5)[:, None]
+    return torch.randn(5, 4, 2).where(lasts[..., None], torch.nan)
+
+
 # A line here buys every test of this file that takes a name: how a small model is built, data for it, an objective.
 MODELS: dict[str, Small] = {
     "ConditionalVAE": (
@@ -61,6 +67,11 @@ MODELS: dict[str, Small] = {
     "SemiSupervisedVAE": (
         lambda: pv.models.SemiSupervisedVAE.build(labelled(3), latent=2, hidden=[6]),
         lambda: labelled(3).train.double(),
+        ELBO,
+    ),
+    "SequentialVAE": (
+        lambda: pv.models.SequentialVAE.build(data_of(ragged(), missing=True), latent=2, hidden=6),
+        lambda: ragged().double(),
         ELBO,
     ),
     "VAE": (lambda: pv.models.VAE.build(data_of(binary()), latent=2, hidden=[6]), binary, ELBO),

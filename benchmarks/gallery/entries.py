@@ -9,7 +9,7 @@ import pyrovae as pv
 from pyrovae.commands import load_data
 from pyrovae.options import read_train
 
-from .baselines import pixels
+from .baselines import autoregression, pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,5 +43,12 @@ class Entry(NamedTuple):
 PIXELS = "a histogram for every pixel"
 
 ENTRIES: dict[str, Entry] = {
+    "SequentialVAE": Entry(
+        "SequentialVAE --data pendulums --missing true --learning_rate 2e-2",
+        60,
+        20,
+        lambda data: autoregression(data.train, data.test),
+        "a vector autoregression of second order",
+    ),
     "VAE": Entry("VAE --data digits", 100, 30, lambda data: pixels(data.train, data.test), PIXELS),
 }

@@ -28,8 +28,9 @@ def load(
     """A `Dataset` by name or by path.
 
     Names: digits, breast_cancer and wine (tables of real numbers, in
-    their units) need no files, nor does oscillations (drawn; series of 4 to 12 steps with NaN behind the end, for
-    missing=True). mnist, fashion, kmnist, emnist, cifar10, svhn, omniglot and celeba are read by torchvision.
+    their units) need no files, nor do oscillations [12] and pendulums [12, 2] (drawn; series of different lengths with
+    NaN behind the end, for missing=True). mnist, fashion, kmnist, emnist, cifar10, svhn, omniglot and celeba are read
+    by torchvision.
 
     A path is a `.npz` file (`train`, `validation`, `test` or `x_train`, `x_test`; labels `y_train`, ...), a `.npy`
     file, which stays on disk (its last rows are validation and test: shuffle a sorted file first), or a folder of
