@@ -151,6 +151,39 @@ def test_oscillations_are_the_series_that_their_rule_says():
     assert torch.equal(again.test.nan_to_num(), d.test.nan_to_num())
 
 
+def test_pendulums_are_the_series_that_their_rule_says():
+    """x_1 by its exact moments, all steps by those of 200,000 pendulums drawn here; lengths uniform on 6..12."""
+    d = data.load("pendulums", missing=True)
+    assert d.event_shape == (12, 2)
+    assert (d.size("train"), d.size("validation"), d.size("test")) == (1080, 120, 300)
+    x = torch.cat([d.train, d.validation, d.test]).double().numpy()
+    seen = ~np.isnan(x)
+    lengths = seen[..., 0].sum(1)
+    assert (seen == (np.arange(12) < lengths[:, None])[..., None]).all()
+    counts, expected = np.bincount(lengths, minlength=13), len(x) / 7
+    assert counts[:6].sum() == 0
+    assert ((counts[6:] - expected) ** 2 / expected).sum() < chi2.isf(1e-6, 6)
+    rng, n = np.random.default_rng(1), 200_000
+    theta, omega, steps = 1.5 * rng.standard_normal(n), 1.5 * rng.standard_normal(n), []
+    for _ in range(12):
+        noise = 0.1 * rng.standard_normal((n, 2))
+        steps.append(np.stack([np.sin(theta), np.cos(theta)], 1) + noise)
+        omega += -0.5 * (2.0 * np.sin(theta) + 0.2 * omega) + 0.15 * rng.standard_normal(n)
+        theta += 0.5 * omega
+    s, c = x[:, 0].T
+    mean, square = np.exp(-(1.5**2) / 2), np.exp(-2 * 1.5**2)
+    pairs = [(c - mean, 0.0), (s**2 - (1 - square) / 2 - 0.01, 0.0), (c**2 - (1 + square) / 2 - 0.01, 0.0)]
+    for t in range(12):
+        a, b = x[lengths > t], np.stack(steps, 1)
+        for i in (0, 1):
+            pairs += [(a[:, t, i], b[:, t, i]), (a[:, t, i] ** 2, b[:, t, i] ** 2)]
+            pairs += [
+                (a[:, t, i] * a[:, t - k, j], b[:, t, i] * b[:, t - k, j]) for k in (1, 2) for j in (0, 1) if k <= t
+            ]
+    scores = [(np.mean(a) - np.mean(b)) / np.sqrt(np.var(a) / np.size(a) + np.var(b) / np.size(b)) for a, b in pairs]
+    assert max(map(abs, scores)) < norm.isf(1e-6 / 2 / len(scores))
+
+
 def test_test_digits_are_the_same_under_every_seed_and_validation_digits_are_not():
     a, b = data.load("digits", seed=0), data.load("digits", seed=1)
     assert torch.equal(a.test, b.test)

@@ -61,6 +61,12 @@ def choices(categories: int = 2, temperature: float | None = None) -> nn.Module:
     return build(data_of(binary()), latent=3, categories=categories, hidden=[6], temperature=temperature)
 
 
+def ragged() -> Tensor:
+    """Series of 1 to 4 steps."""
+    lasts = torch.arange(4) <= torch.arange(5)[:, None]
+    return torch.randn(5, 4, 2).where(lasts[..., None], torch.nan)
+
+
 # A line here buys every test of this file that takes a name: how a small model is built, data for it, an objective.
 MODELS: dict[str, Small] = {
     "ConditionalVAE": (
@@ -79,6 +85,11 @@ MODELS: dict[str, Small] = {
     "SemiSupervisedVAE": (
         lambda: pv.models.SemiSupervisedVAE.build(labelled(3), latent=2, hidden=[6]),
         lambda: labelled(3).train.double(),
+        ELBO,
+    ),
+    "SequentialVAE": (
+        lambda: pv.models.SequentialVAE.build(data_of(ragged(), missing=True), latent=2, hidden=6),
+        lambda: ragged().double(),
         ELBO,
     ),
     "VAE": (lambda: pv.models.VAE.build(data_of(binary()), latent=2, hidden=[6]), binary, ELBO),

@@ -5,6 +5,8 @@ Each returns the mean log density of a datum of the test split, in nats; princip
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -93,3 +95,41 @@ def probabilistic_pca(train: Tensor, test: Tensor, latent: int) -> float:
     w = vectors[:, -latent:] * (values[-latent:] - noise).sqrt()
     covariance = w @ w.mT + noise * torch.eye(len(loc), dtype=x.dtype)
     return float(torch.distributions.MultivariateNormal(loc, covariance).log_prob(y).mean())
+
+
+def autoregression(train: Tensor, test: Tensor) -> float:
+    """A normal vector autoregression of first or of second order, which of them has more density in training."""
+    orders = [_autoregression(train.double(), order) for order in (1, 2)]
+    best = max(orders, key=lambda log_p: float(log_p(train.double()).mean()))
+    return float(best(test.double()).mean())
+
+
+def _autoregression(train: Tensor, order: int) -> Callable[[Tensor], Tensor]:
+    """x_t ~ 𝒩(A_1 x_{t−1} + … + A_p x_{t−p} + c, Σ) by least squares over all steps; the first p steps are normal.
+
+    All series, [N, T, D] with NaN behind their end, are of more than p steps.
+    """
+
+    def apart(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The first steps, [N, p·D]; every window of p + 1 steps, [N, T − p, (p + 1) D]; which are there."""
+        windows = x.unfold(1, order + 1, 1).mT.flatten(2)
+        return x[:, :order].flatten(1), windows, ~windows.isnan().any(-1)
+
+    def normal(x: Tensor) -> torch.distributions.MultivariateNormal:
+        return torch.distributions.MultivariateNormal(x.mean(0), torch.cov(x.mT, correction=0))
+
+    def split(windows: Tensor) -> tuple[Tensor, Tensor]:
+        before, now = windows.split([order * train.shape[-1], train.shape[-1]], -1)
+        return F.pad(before, (0, 1), value=1.0), now
+
+    start, windows, there = apart(train)
+    before, now = split(windows[there])
+    rule = torch.linalg.lstsq(before, now).solution
+    first, residual = normal(start), normal(now - before @ rule)
+
+    def log_prob(x: Tensor) -> Tensor:
+        start, windows, there = apart(x)
+        before, now = split(windows.nan_to_num())
+        return first.log_prob(start) + residual.log_prob(now - before @ rule).where(there, 0.0).sum(-1)
+
+    return log_prob

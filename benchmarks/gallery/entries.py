@@ -10,7 +10,7 @@ import pyrovae as pv
 from pyrovae.commands import load_data
 from pyrovae.options import read_train
 
-from .baselines import pixels, pixels_of_a_class, principal_components, probabilistic_pca
+from .baselines import autoregression, pixels, pixels_of_a_class, principal_components, probabilistic_pca
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,5 +102,12 @@ ENTRIES: dict[str, Entry] = {
         200,
         _best,
         "0.01 less than probabilistic PCA of ten components at its maximum, in closed form",
+    ),
+    "SequentialVAE": Entry(
+        "SequentialVAE --data pendulums --missing true --learning_rate 2e-2",
+        60,
+        20,
+        lambda data: autoregression(data.train, data.test),
+        "a vector autoregression of second order",
     ),
 }

@@ -28,9 +28,9 @@ def load(
     """A `Dataset` by name or by path.
 
     Names: digits, breast_cancer and wine (tables of real numbers, in
-    their units) need no files, nor do oscillations (drawn; series of 4 to 12 steps with NaN behind the end, for
-    missing=True) and sprites (drawn; binary images with the factors that they were made from). These are
-    read by torchvision: mnist, fashion, kmnist, emnist, cifar10, svhn, omniglot and celeba.
+    their units) need no files, nor do the drawn ones: oscillations [12] and pendulums [12, 2], series of different
+    lengths with NaN behind the end, for missing=True; sprites, binary images with the factors that they were made from.
+    These are read by torchvision: mnist, fashion, kmnist, emnist, cifar10, svhn, omniglot and celeba.
 
     A path is a `.npz` file (`train`, `validation`, `test` or `x_train`, `x_test`; labels `y_train`, ...), a `.npy`
     file, which stays on disk (its last rows are validation and test: shuffle a sorted file first), or a folder of

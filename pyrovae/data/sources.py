@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .arrays import Raw
 from .files import cache_folder, decode_into, open_decoded, write_npy
-from .synthetic import oscillations, sprites
+from .synthetic import oscillations, pendulums, sprites
 
 Source = Callable[[str, Path], Raw]
 
@@ -200,6 +200,7 @@ SOURCES: dict[str, Source] = {
     "breast_cancer": _table,
     "wine": _table,
     "oscillations": oscillations,
+    "pendulums": pendulums,
     "sprites": sprites,
     "mnist": partial(_idx, kind="MNIST"),
     "fashion": partial(_idx, kind="FashionMNIST"),

@@ -9,6 +9,7 @@ from .hierarchical import HierarchicalVAE
 from .linear_gaussian import LinearGaussian
 from .multimodal import MultimodalVAE
 from .semi_supervised import SemiSupervisedVAE
+from .sequential import SequentialVAE
 from .vae import VAE
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "LinearGaussian",
     "MultimodalVAE",
     "SemiSupervisedVAE",
+    "SequentialVAE",
 ]

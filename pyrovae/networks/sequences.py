@@ -15,6 +15,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..arguments import check_whole
+from ..config import Configured
 from .base import Network, Shape, as_activation, as_sizes, check_kind, linear
 
 
@@ -84,7 +85,7 @@ class Repeat(nn.Module):
         return z.flatten(1)[:, None].expand(-1, self.steps, -1)
 
 
-class GRULayer(nn.Module):
+class GRULayer(Configured, nn.Module):
     """A gated recurrent unit over all steps, [N, T, D] -> [N, T, H], from a state of zeros: torch's nn.GRU.
 
         r = σ(W_r x_t + U_r h),  u = σ(W_u x_t + U_u h),  n = tanh(W_n x_t + r ⊙ U_n h),  h ← n + u ⊙ (h − n)
