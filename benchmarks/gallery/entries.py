@@ -43,10 +43,17 @@ class Entry(NamedTuple):
 PIXELS = "a histogram for every pixel"
 
 ENTRIES: dict[str, Entry] = {
+    "BayesianDecoderVAE": Entry(
+        "BayesianDecoderVAE --data digits --learning_rate 1e-2",
+        100,
+        30,
+        lambda data: pixels(data.train, data.test),
+        PIXELS,
+    ),
     "SequentialVAE": Entry(
         "SequentialVAE --data pendulums --missing true --learning_rate 2e-2",
         60,
-        20,
+        14,
         lambda data: autoregression(data.train, data.test),
         "a vector autoregression of second order",
     ),

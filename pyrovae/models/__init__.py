@@ -1,5 +1,6 @@
 """Generative stories, one file each. A new model is a new model function."""
 
+from .bayesian_decoder import BayesianDecoderVAE
 from .conditional import ConditionalVAE
 from .enumerable import EnumerableVAE
 from .linear_gaussian import LinearGaussian
@@ -10,6 +11,7 @@ from .vae import VAE
 
 __all__ = [
     "VAE",
+    "BayesianDecoderVAE",
     "ConditionalVAE",
     "EnumerableVAE",
     "LinearGaussian",
