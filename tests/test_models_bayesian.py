@@ -9,6 +9,7 @@ from conftest import F64, z_test
 from torch.distributions import kl_divergence
 
 import pyrovae as pv
+from pyrovae.cli import main
 from pyrovae.models import VAE, BayesianDecoderVAE
 from pyrovae.models.bayesian_decoder import decode
 from pyrovae.objectives import ELBO, IWAE
@@ -118,6 +119,14 @@ def test_more_data_than_were_trained_on_can_be_judged_and_made():
     assert ev.global_latents == NAMES
     assert ev.log_evidence.shape == (20,)
     assert pv.generate(vae, 20).shape == pv.reconstruct(vae, x).shape == x.shape
+
+
+def test_a_run_has_its_traversal(tmp_path, capsys):
+    """Along z, not along the weights, which are more numbers and no datum's own."""
+    words = ["train", "BayesianDecoderVAE", "--data", "digits", "--hidden", "[8]", "--epochs", "1"]
+    assert main([*words, "--test_particles", "2", "--run_dir", str(tmp_path)]) == 0
+    assert "left out" not in capsys.readouterr().err
+    assert (tmp_path / "figures" / "traversal.png").is_file()
 
 
 def test_bounds_of_every_datum_alone_are_refused():
