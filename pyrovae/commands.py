@@ -31,7 +31,7 @@ from .options import (
     read_run,
     read_train,
 )
-from .program import seeded
+from .program import densities, evaluating, home, seeded
 from .program.compile import COMPILE, Compile
 from .training import Fit, RunFolder, fit, load, save
 from .training.launch import find_crew
@@ -362,9 +362,15 @@ def figures(vae: Any, data: Dataset, run: Fit, folder: RunFolder) -> None:
 
 
 def _largest_latent(vae: Any, x: Tensor) -> str | None:
-    """The name of the latent with most dimensions, of several."""
+    """The name of the latent with most dimensions, of several that a datum has; what all data share is no walk."""
     codes = evaluation.encode(vae, x)
-    return max(codes, key=lambda name: codes[name].numel()) if isinstance(codes, dict) else None
+    if not isinstance(codes, dict):
+        return None
+    device, dtype = home(vae)
+    with evaluating(vae), seeded(0, device):
+        sites = densities(vae, x.to(device, dtype)).posterior
+    local = [name for name in codes if sites[name].local]
+    return max(local, key=lambda name: codes[name].numel()) if local else None
 
 
 def _same_data(settings: dict[str, Any], before: dict[str, Any]) -> None:

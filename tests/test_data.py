@@ -152,7 +152,7 @@ def test_oscillations_are_the_series_that_their_rule_says():
 
 
 def test_pendulums_are_the_series_that_their_rule_says():
-    """x_1 by its exact moments, all steps by those of 200,000 pendulums drawn here; lengths uniform on 6..12."""
+    """x_1 by its exact moments, all steps by those of 50,000 pendulums drawn here; lengths uniform on 6..12."""
     d = data.load("pendulums", missing=True)
     assert d.event_shape == (12, 2)
     assert (d.size("train"), d.size("validation"), d.size("test")) == (1080, 120, 300)
@@ -163,7 +163,7 @@ def test_pendulums_are_the_series_that_their_rule_says():
     counts, expected = np.bincount(lengths, minlength=13), len(x) / 7
     assert counts[:6].sum() == 0
     assert ((counts[6:] - expected) ** 2 / expected).sum() < chi2.isf(1e-6, 6)
-    rng, n = np.random.default_rng(1), 200_000
+    rng, n = np.random.default_rng(1), 50_000
     theta, omega, steps = 1.5 * rng.standard_normal(n), 1.5 * rng.standard_normal(n), []
     for _ in range(12):
         noise = 0.1 * rng.standard_normal((n, 2))

@@ -69,6 +69,11 @@ def ragged() -> Tensor:
 
 # A line here buys every test of this file that takes a name: how a small model is built, data for it, an objective.
 MODELS: dict[str, Small] = {
+    "BayesianDecoderVAE": (
+        lambda: pv.models.BayesianDecoderVAE.build(data_of(binary()), latent=2, hidden=[6]),
+        binary,
+        ELBO,
+    ),
     "ConditionalVAE": (
         lambda: pv.models.ConditionalVAE.build(labelled(True), latent=2, hidden=[6]),
         lambda: labelled(True).train.double(),

@@ -103,10 +103,17 @@ ENTRIES: dict[str, Entry] = {
         _best,
         "0.01 less than probabilistic PCA of ten components at its maximum, in closed form",
     ),
+    "BayesianDecoderVAE": Entry(
+        "BayesianDecoderVAE --data digits --learning_rate 1e-2",
+        100,
+        30,
+        _of_pixels,
+        PIXELS,
+    ),
     "SequentialVAE": Entry(
         "SequentialVAE --data pendulums --missing true --learning_rate 2e-2",
         60,
-        20,
+        14,
         lambda data: autoregression(data.train, data.test),
         "a vector autoregression of second order",
     ),

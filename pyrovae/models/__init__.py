@@ -1,6 +1,7 @@
 """Generative stories, one file each. A new model is a new model function."""
 
 from .autoencoder import Autoencoder, ContractiveAutoencoder, DenoisingAutoencoder
+from .bayesian_decoder import BayesianDecoderVAE
 from .conditional import ConditionalVAE
 from .discrete import DiscreteVAE
 from .enumerable import EnumerableVAE
@@ -15,6 +16,7 @@ from .vae import VAE
 __all__ = [
     "VAE",
     "Autoencoder",
+    "BayesianDecoderVAE",
     "ConditionalVAE",
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",
