@@ -16,7 +16,7 @@ from scipy.stats import binom, chi2, norm
 from pyrovae import data
 from pyrovae.data import arrays, dataset, files, sources
 from pyrovae.data.binarise import fresh_draw
-from pyrovae.data.synthetic import ANGLE, DAMPING, DRIFT, NOISE
+from pyrovae.data.synthetic.oscillations import ANGLE, DAMPING, DRIFT, NOISE
 
 needs_mnist = pytest.mark.skipif(
     not (Path(os.environ.get("PYROVAE_DATA", "/nowhere")) / "MNIST" / "raw").is_dir(),

@@ -12,7 +12,7 @@ from scipy import stats
 
 import pyrovae as pv
 from benchmarks.gallery.baselines import bernoulli_pixels
-from pyrovae.data.synthetic import NEAR, RADII
+from pyrovae.data.synthetic.sprites import NEAR, RADII
 from pyrovae.evaluation import dci, mig, mutual_information
 
 

@@ -38,13 +38,24 @@ def pixels_of_a_class(train: Tensor, test: Tensor) -> float:
 
 def negative_binomials(train: Tensor, test: Tensor) -> float:
     """Every pixel a negative binomial by maximum likelihood: its mean that of the data, r the best of a grid."""
-    a, b = (F.one_hot(x.flatten(1).long(), LEVELS).double().sum(0) for x in (train, test))  # [D, 17]: how often
-    counts = torch.arange(LEVELS, dtype=torch.float64)
-    mean = (a @ counts + 0.5) / (len(train) + 1)  # a pixel that never had ink may have some
-    r = torch.logspace(-3, 3, 300, dtype=torch.float64)[:, None, None]
-    log_p = torch.distributions.NegativeBinomial(r, logits=(mean[:, None] / r).log()).log_prob(counts)  # [300, D, 17]
-    best = (a * log_p).sum(-1).argmax(0)
-    return float((b * log_p[best, torch.arange(len(best))]).sum()) / len(test)
+    a, b = train.flatten(1).double(), test.flatten(1).double()
+    mean = (a.sum(0) + 0.5) / (len(a) + 1)  # a pixel that never had ink may have some
+    r = torch.logspace(-3, 3, 300, dtype=torch.float64)[:, None]
+    total = 0.0
+    for of_train, of_test, m in zip(a.T, b.T, mean, strict=True):
+        counts, where = torch.cat([of_train, of_test]).unique(return_inverse=True)
+        log_p = torch.distributions.NegativeBinomial(r, logits=(m / r).log()).log_prob(counts)  # [300, counts]
+        how_often = torch.bincount(where[: len(a)], minlength=len(counts)).double()
+        total += float(log_p[(log_p @ how_often).argmax()][where[len(a) :]].sum())
+    return total / len(b)
+
+
+def unigrams(train: Tensor, test: Tensor) -> float:
+    """All documents of the same words: a multinomial with the shares of the words, one added to how often each was."""
+    a, b = train.flatten(1).double(), test.flatten(1).double()
+    share = (a.sum(0) + 1) / (a.sum() + a.shape[1])
+    arrangements = torch.lgamma(b.sum(1) + 1) - torch.lgamma(b + 1).sum(1)
+    return float((arrangements + b @ share.log()).mean())
 
 
 def columns(train: Tensor, test: Tensor, family: str) -> float:

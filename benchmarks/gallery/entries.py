@@ -10,7 +10,15 @@ import pyrovae as pv
 from pyrovae.commands import load_data
 from pyrovae.options import read_train
 
-from .baselines import autoregression, pixels, pixels_of_a_class, principal_components, probabilistic_pca
+from .baselines import (
+    autoregression,
+    negative_binomials,
+    pixels,
+    pixels_of_a_class,
+    principal_components,
+    probabilistic_pca,
+    unigrams,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +50,8 @@ class Entry(NamedTuple):
 
 
 PIXELS = "a histogram for every pixel"
+WORDS = "all documents of the same words"
+GENES = "a negative binomial for every gene"
 
 
 def _lossy(words: str, short: int) -> Entry:
@@ -62,6 +72,14 @@ def _of_pixels(data: pv.data.Dataset) -> float:
 
 def _of_classes(data: pv.data.Dataset) -> float:
     return pixels_of_a_class(data.train, data.test)
+
+
+def _of_words(data: pv.data.Dataset) -> float:
+    return unigrams(data.train, data.test)
+
+
+def _of_genes(data: pv.data.Dataset) -> float:
+    return negative_binomials(data.train, data.test)
 
 
 def _by_chance(data: pv.data.Dataset) -> float:
@@ -102,6 +120,27 @@ ENTRIES: dict[str, Entry] = {
         200,
         _best,
         "0.01 less than probabilistic PCA of ten components at its maximum, in closed form",
+    ),
+    "TopicModel": Entry(
+        "TopicModel --data topics --topics 8 --learning_rate 1e-2",
+        100,
+        15,
+        _of_words,
+        WORDS,
+    ),
+    "TopicModel, mixture": Entry(
+        "TopicModel --data topics --topics 8 --mixture true --learning_rate 1e-2",
+        100,
+        15,
+        _of_words,
+        WORDS,
+    ),
+    "CountVAE": Entry(
+        "CountVAE --data cells --latent 5 --learning_rate 1e-2",
+        100,
+        10,
+        _of_genes,
+        "a negative binomial for every gene",
     ),
     "BayesianDecoderVAE": Entry(
         "BayesianDecoderVAE --data digits --learning_rate 1e-2",

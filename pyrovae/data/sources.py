@@ -15,7 +15,11 @@ from torch import Tensor
 
 from .arrays import Raw
 from .files import cache_folder, decode_into, open_decoded, write_npy
-from .synthetic import oscillations, pendulums, sprites
+from .synthetic.cells import cells
+from .synthetic.oscillations import oscillations
+from .synthetic.pendulums import pendulums
+from .synthetic.sprites import sprites
+from .synthetic.topics import topics
 
 Source = Callable[[str, Path], Raw]
 
@@ -201,6 +205,8 @@ SOURCES: dict[str, Source] = {
     "wine": _table,
     "oscillations": oscillations,
     "pendulums": pendulums,
+    "topics": topics,
+    "cells": cells,
     "sprites": sprites,
     "mnist": partial(_idx, kind="MNIST"),
     "fashion": partial(_idx, kind="FashionMNIST"),

@@ -3,6 +3,7 @@
 from .autoencoder import Autoencoder, ContractiveAutoencoder, DenoisingAutoencoder
 from .bayesian_decoder import BayesianDecoderVAE
 from .conditional import ConditionalVAE
+from .counts import CountVAE
 from .discrete import DiscreteVAE
 from .enumerable import EnumerableVAE
 from .gaussian_mixture import GaussianMixtureVAE
@@ -11,6 +12,7 @@ from .linear_gaussian import LinearGaussian
 from .multimodal import MultimodalVAE
 from .semi_supervised import SemiSupervisedVAE
 from .sequential import SequentialVAE
+from .topics import TopicModel
 from .vae import VAE
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "BayesianDecoderVAE",
     "ConditionalVAE",
     "ContractiveAutoencoder",
+    "CountVAE",
     "DenoisingAutoencoder",
     "DiscreteVAE",
     "EnumerableVAE",
@@ -28,4 +31,5 @@ __all__ = [
     "MultimodalVAE",
     "SemiSupervisedVAE",
     "SequentialVAE",
+    "TopicModel",
 ]

@@ -40,6 +40,19 @@ def as_data(who: str, data: Any, labelled: bool = False) -> Any:
     return data
 
 
+def first_counts(who: str, data: Any) -> Tensor:
+    """Some data, [N, *event], which have to be counts that are all observed. Raises ValueError."""
+    x = next(data.batches("train", 10_000, shuffle=False))
+    missing = getattr(data, "missing", False)
+    if missing or not bool(((x >= 0) & (x == x.round())).all()):
+        got = "missing=True" if missing else f"values from {float(x.min()):g} to {float(x.max()):g}"
+        raise ValueError(
+            f"{who} expects counts 0, 1, 2, ..., all of them observed, got {data.name!r} with {got}; give whole "
+            "numbers, or use VAE.build"
+        )
+    return x
+
+
 def check_latent(who: str, latent: Any) -> None:
     """Refuse what is no number of latent dimensions. Raises ValueError."""
     if not isinstance(latent, int) or latent < 1:

@@ -14,6 +14,7 @@ from .base import (
     over_leading,
 )
 from .corruption import Corruption, GaussianNoise, Masking
+from .counts import LogCounts
 from .dense import MLP, Gated, Transposed
 from .images import Conv, ResNet, ResNetDecoder, TransposedConv
 from .masked import MADE
@@ -33,6 +34,7 @@ __all__ = [
     "GRUDecoder",
     "Gated",
     "GaussianNoise",
+    "LogCounts",
     "Masking",
     "Network",
     "ResNet",
