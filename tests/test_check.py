@@ -380,7 +380,7 @@ BROKEN: dict[str, tuple[Any, ...]] = {
     "scale on the model": ("scale", "z", "BetaELBO", scaled(model), guide),
     "scale on the guide": ("scale", "z", "BetaELBO", model, scaled(guide)),
     "discrete": ("discrete", "z", "gradient='score'", coins, coin_guide),
-    "dropout": ("dropout", None, "take the dropout out", dropping, None, batch, lambda: IWAE(3, backward_particles=1)),
+    "dropout": ("dropout", None, "take it out, or use", dropping, None, batch, lambda: IWAE(3, backward_particles=1)),
     "guide ignores x": ("guide ignores data", "z", "function of x", model, ignoring),
     "a comparison": ("no gradient", "z", "by a smooth function", compared, guide),
     "unused": ("unused latent", "u", "use it in the likelihood", unused, proposed("u", "z")),

@@ -346,5 +346,12 @@ def test_wrong_input_is_one_clear_sentence(wrong):
     ],
 )
 def test_a_model_of_several_observed_sites_is_refused_with_a_way_out(picture):
-    with pytest.raises(ValueError, match=r"one observed site, got \['x', 'copy'\]; .*plots\.images\("):
+    with pytest.raises(ValueError, match=r"or images, got \[.x., .copy.\]; name one of them: observed=.x."):
         picture(torch.randn(6, 2))
+
+
+def test_a_site_is_shown_where_it_is_named():
+    x = torch.randn(6, 2)
+    assert plots.reconstructions(Clusters(), x, observed="copy").axes
+    with pytest.raises(ValueError, match="samples has no observed site 'y'"):
+        plots.samples(Clusters(), 4, like=x, observed="y")

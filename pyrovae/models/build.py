@@ -27,12 +27,13 @@ def as_data(who: str, data: Any, labelled: bool = False) -> Any:
         )
     if not data.event_shape:
         raise ValueError(f"{who} expects events of at least one dimension, got scalars [N]; give x[:, None]")
-    if labelled and not data.labelled:
+    has_labels = getattr(data, "labelled", False)
+    if labelled and not has_labels:
         raise ValueError(
             f"{who} expects data that begin with their label, got {data.name!r} without; load them with labelled=True, "
             "or labelled=100 for so many labels (--labelled on the command line)"
         )
-    if data.labelled and not labelled:
+    if has_labels and not labelled:
         raise ValueError(
             f"{who} reads no labels, got {data.name!r} with labelled=True; load the data without, or use "
             "ConditionalVAE or SemiSupervisedVAE"

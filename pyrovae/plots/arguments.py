@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation import observations
+from ..evaluation import reconstruct
 from ..evaluation.samples import shown_site
 from ..program import densities, evaluating, family, home, seeded
 from ..program.sites import IMPROPER
@@ -55,14 +55,14 @@ def one_site(made: Any, who: str, observed: str | None = None) -> Tensor:
 
 
 def is_batch(vae: Any, x: Tensor) -> bool:
-    """Whether x is [N, *event] and not one datum: the model then takes it, and observes data of that shape."""
+    """Whether x is [N, *event] and not one datum: the model then takes it, and makes data of that shape."""
     if x.dim() < 2:
         return False
     try:
-        seen = observations(vae, x[:1])
+        made = reconstruct(vae, x[:1])
     except Exception:  # a network may fail on a shape it was not written for in any way it likes
         return False
-    return x.dim() == 2 or not isinstance(seen, Tensor) or seen.shape == x[:1].shape
+    return x.dim() == 2 or not isinstance(made, Tensor) or made.shape == x[:1].shape
 
 
 def value_span(
