@@ -121,7 +121,7 @@ class CountVAE(Configured, nn.Module):
         >>> import pyrovae as pv
         >>> vae = pv.models.CountVAE.build(pv.data.load("cells"), latent=2)
         >>> round(vae.loc.exp().item())  # the transcripts of a usual cell
-        595
+        592
         """
         data = as_data("CountVAE.build", data)
         check_latent("CountVAE.build", latent)
