@@ -152,7 +152,7 @@ ENTRIES: dict[str, Entry] = {
     "SequentialVAE": Entry(
         "SequentialVAE --data pendulums --missing true --learning_rate 2e-2",
         60,
-        14,
+        20,
         lambda data: autoregression(data.train, data.test),
         "a vector autoregression of second order",
     ),
