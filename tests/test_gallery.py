@@ -14,6 +14,7 @@ from conftest import F64, check_device, check_trace, gradients
 from torch import Tensor
 
 import pyrovae as pv
+from benchmarks.gallery import __main__ as gallery
 from benchmarks.gallery.entries import ENTRIES
 from pyrovae.cli import main
 from pyrovae.config import construct, describe
@@ -218,3 +219,19 @@ def test_a_command_of_the_gallery_beats_its_baseline(entry, tmp_path, capsys):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     reached, baseline = metrics["test"][told.figure], told.baseline(told.data())
     assert reached < baseline if told.figure == "squared_error" else reached > baseline
+
+
+def test_the_page_has_what_was_measured():
+    figures = json.loads(gallery.FIGURES.read_text())
+    assert set(figures) == set(ENTRIES)
+    page = (gallery.DOCS / "models.md").read_text(encoding="utf-8")
+    assert gallery.written(page, figures) == page
+    for name, entry in ENTRIES.items():
+        better = 1 if entry.figure == "log_evidence" else -1
+        assert better * figures[name]["reached"] > better * figures[name]["baseline"], name
+        assert gallery.picture_of(name).is_file()
+
+
+def test_an_unknown_entry_of_the_gallery(capsys):
+    assert gallery.run(["VAEE"]) == 2
+    assert "no entry 'VAEE'; known: VAE, " in capsys.readouterr().err

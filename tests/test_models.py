@@ -19,6 +19,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import pyrovae as pv
+from benchmarks.gallery.baselines import probabilistic_pca
 from pyrovae import posteriors, priors
 from pyrovae.cli import main
 from pyrovae.models import EnumerableVAE, LinearGaussian
@@ -203,6 +204,31 @@ def test_evidence_is_accurate_in_float32():
     found = vae.float().log_evidence(x)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), vae.double().log_evidence(x.double()), rtol=0, atol=5e-3)
+
+
+def test_the_baseline_is_that_maximum():
+    """No other parameters have a larger log density, and gradients come to the same value."""
+    x = torch.randn(50, 6, dtype=F64) @ torch.randn(6, 6, dtype=F64)
+    best = probabilistic_pca(x, x, L)
+    vae = LinearGaussian([6], L).double()
+    for _ in range(20):
+        with torch.no_grad():
+            for p in vae.parameters():
+                p.normal_()
+            assert float(vae.log_evidence(x).mean()) < best
+    optimiser = torch.optim.LBFGS(vae.parameters(), max_iter=500, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimiser.zero_grad()
+        value = -vae.log_evidence(x).mean()
+        value.backward()
+        return value
+
+    with torch.no_grad():
+        vae.bias.copy_(x.mean(0))
+        vae.log_scale.fill_(float(x.std().log()))
+    optimiser.step(loss)
+    assert -loss().item() == pytest.approx(best, abs=1e-5)
 
 
 def test_probabilistic_pca_has_its_maximum_where_tipping_and_bishop_say():

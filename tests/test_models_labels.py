@@ -140,6 +140,12 @@ def test_a_class_is_made_where_it_is_asked_for():
     assert torch.equal(pv.decode(vae, torch.zeros(3, 2), like=like).round(), images[:3])  # one style, every class
 
 
+def test_a_label_that_is_given_is_no_dimension():
+    data = pv.data.load("digits", labelled=True)
+    vae = ConditionalVAE.build(data, latent=2, likelihood="Categorical")
+    assert pv.evaluate(vae, data.test[:9], particles=3).dimensions == 64
+
+
 # Semi-supervised
 
 

@@ -80,6 +80,7 @@ def test_labels_help_where_pixels_follow_them():
     x = torch.stack([y, y], 1)
     assert pixels_of_a_class(x, x) == pytest.approx(np.log(0.1 * 41 / 57))
     assert pixels_of_a_class(x, x) > pixels(x, x)
+    assert pixels_of_a_class(x, x, given=True) == pytest.approx(np.log(41 / 57))
 
 
 def test_negative_binomials_find_their_mean_and_shape():

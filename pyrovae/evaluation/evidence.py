@@ -11,10 +11,11 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..program import Densities, Site, check_particles, densities, evaluating, home, seeded, unwrapped
+from ..program import Densities, Site, check_particles, densities, evaluating, family, home, seeded, unwrapped
 from ..program.checks import takes_missing
 from ..program.compile import Compile, Fast, check_compile, choose_level
 from ..program.modes import counting
+from ..program.sites import FACTOR
 from ..progress import bar as progress_bar
 from .arguments import check_data
 
@@ -220,9 +221,9 @@ def _check_observed(d: Densities) -> None:
 
 def levelled(d: Densities, x: Tensor) -> int | None:
     """The numbers of a datum where all of them are observed and on levels, which have a mass; else None."""
-    sites = [site.distribution for site in d.likelihood.values()]
-    whole = all(hasattr(unwrapped(p), "levels") and not takes_missing(p) for p in sites)
-    return math.prod(x.shape[1:]) if whole else None
+    sites = [s for s in d.likelihood.values() if family(s.distribution) != FACTOR]
+    whole = all(hasattr(unwrapped(s.distribution), "levels") and not takes_missing(s.distribution) for s in sites)
+    return sum(s.value.numel() for s in sites) // len(x) if whole else None  # of x: a label that is read is none of it
 
 
 def _fast(function: Any, vae: Any, batch: Tensor, compile: Compile, times: int) -> Any:

@@ -106,12 +106,9 @@ def reconstruct(vae: Any, x: Tensor, seed: int = 0, mean: bool = True) -> Sites:
 
 def observations(vae: Any, x: Tensor, seed: int = 0) -> Sites:
     """What the model observes of x, [B, *event], or a dict by site name: x itself, or the part of it after a label."""
-    z = values_of(codes_of("observations", vae, x, seed))
-    device, dtype = home(vae)
-    with evaluating(vae), seeded(seed, device), pyro.validation_enabled(False), plain_errors(), Values(z):
-        trace = poutine.trace(vae.model).get_trace(x.to(device, dtype))
-    sites = [(n, s) for n, s in sample_sites(trace) if s["is_observed"] and family(s["fn"]) != FACTOR]
-    return _only({name: site["value"] for name, site in sites})
+    codes = values_of(codes_of("observations", vae, x, seed))
+    trace = unconditioned(vae, codes, len(x), seed, True, x)
+    return _only({name: site["infer"]["obs"] for name, site in observed_sites(trace)})
 
 
 def shown_site(who: str, made: Sites, observed: str | None = None) -> Tensor:
