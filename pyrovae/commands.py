@@ -138,8 +138,12 @@ def generate(words: list[str]) -> int:
     settings = read_run("generate", words, add)
     folder = RunFolder(settings["run"])
     vae = load(folder.path).to(find_device(settings["device"]))
-    shape = folder.read_config().get(EVENT_SHAPE)
+    config = folder.read_config()
+    shape = config.get(EVENT_SHAPE)
     like = None if shape is None else torch.zeros(1, *shape)
+    if config.get("labelled"):  # of the classes that training data have
+        x = load_data(config).train
+        like = x[~x[:, 0].isnan()]
     made = evaluation.generate(vae, settings["n"], settings["seed"], settings["mean"], like)
     output = Path(settings["output"] or folder.path / "generated.npy")
     if output.suffix != ".npy":

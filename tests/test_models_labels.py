@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import types
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -13,6 +14,7 @@ from conftest import F64, z_test
 from pyro import poutine
 
 import pyrovae as pv
+from pyrovae.cli import main
 from pyrovae.models import ConditionalVAE, SemiSupervisedVAE
 from pyrovae.objectives import ELBO, IWAE
 
@@ -138,6 +140,17 @@ def test_a_class_is_made_where_it_is_asked_for():
     made = pv.generate(vae, 3, mean=True, like=like)
     assert torch.equal(made.round(), images[:3])
     assert torch.equal(pv.decode(vae, torch.zeros(3, 2), like=like).round(), images[:3])  # one style, every class
+
+
+def test_the_command_generates_of_all_classes(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    words = ["ConditionalVAE", "--data", "digits", "--labelled", "true", "--hidden", "[8]", "--epochs", "1"]
+    assert main(["train", *words, "--test_particles", "2", "--run_dir", run]) == 0
+    assert main(["generate", run, "--n", "12", "--seed", "3"]) == 0
+    made = torch.from_numpy(np.load(tmp_path / "run" / "generated.npy"))
+    x = pv.data.load("digits", labelled=True).train
+    assert len(x[:12, 0].unique()) > 4
+    assert torch.equal(made, pv.generate(pv.load(run), 12, seed=3, like=x))
 
 
 def test_a_label_that_is_given_is_no_dimension():
