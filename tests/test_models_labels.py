@@ -100,7 +100,7 @@ def test_a_mask_in_model_or_guide_alone_is_refused():
             pyro.sample("y_unobserved", dist.Categorical(SHARE), infer=MARK)
 
     vae = Told()
-    with pytest.raises(ValueError, match=r"site 'y_unobserved' is under a mask in the model that the other does not"):
+    with pytest.raises(ValueError, match=r"discrete site 'y_unobserved' is under a mask in the model that the other"):
         ELBO()(types.SimpleNamespace(model=vae.model, guide=guide, takes_missing=True), told())
 
 

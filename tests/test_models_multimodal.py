@@ -130,14 +130,14 @@ def test_one_half_tells_of_the_other():
     data = halves(binarise="threshold")
     torch.manual_seed(0)
     vae = MultimodalVAE.build(data, latent=8, hidden=[100])
-    vae = pv.fit(vae, data, epochs=25, learning_rate=3e-3, progress=False).model
+    vae = pv.fit(vae, data, epochs=60, batch_size=64, learning_rate=3e-3, progress=False).model
     x = data.test.clone()
     x[:, :, 4:] = NAN
     both, upper = (pv.evaluate(vae, t, particles=200).log_evidence_mean for t in (data.test, x))
-    assert both - upper > bernoulli_pixels(data.train[:, :, 4:], data.test[:, :, 4:]) + 0.5
+    assert both - upper > bernoulli_pixels(data.train[:, :, 4:], data.test[:, :, 4:]) + 1.5
     lower = pv.reconstruct(vae, x)["x2"]
     errors = [F.mse_loss(t, data.test[:, :, 4:]) for t in (lower, data.train[:, :, 4:].mean(0).expand(359, -1, -1, -1))]
-    assert errors[0] < 0.8 * errors[1]
+    assert errors[0] < 0.85 * errors[1]
 
 
 @pytest.mark.parametrize(

@@ -739,7 +739,7 @@ def test_dropout_in_a_guide_that_runs_twice(name):
     """Another mask in the second run would be another guide: a biased gradient without a word."""
     vae, x = Dropout(), torch.randn(4, 3, dtype=F64)
     with pytest.raises(
-        ValueError, match=r"runs the program twice a step, and dropout \('net.1'\) would make it another"
+        ValueError, match=r"runs the program twice a step, and dropout or noise \('net.1'\) would make it another"
     ):
         OBJECTIVES[name]()(vae, x).surrogate.mean().backward()
     vae.eval()

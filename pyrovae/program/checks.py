@@ -196,17 +196,25 @@ def check_finite(who: str, x: Tensor, by: Any) -> None:
 
 
 def check_masks(name: str, prior: Any, posterior: Any) -> None:
-    """Refuse a latent that counts for some data in model or guide alone. Reads values back. Raises ValueError."""
-    masks = [torch.as_tensor(True if m is None else m).cpu() for m in (prior, posterior)]
+    """Refuse a choice that counts for some data in model or guide alone, given both sites. Raises ValueError.
+
+    A continuous latent under a mask of the model's has a flat prior there, which may be meant. Reads values back.
+    """
+    try:
+        if not prior.distribution.support.is_discrete:
+            return
+    except NotImplementedError:  # a distribution that does not say
+        return
+    masks = [torch.as_tensor(True if s.kept is None else s.kept).cpu() for s in (prior, posterior)]
     try:
         p, q = torch.broadcast_tensors(*masks)
     except RuntimeError:  # one of them for every particle of a folded program
         return
     if not torch.equal(p, q):
         raise ValueError(
-            f"site {name!r} is under a mask in the {'guide' if bool(masks[0].all()) else 'model'} that the other does "
-            "not have; give both one mask, by `with poutine.mask(mask=m):` or .mask(m), else its log p and log q "
-            "belong to different data"
+            f"discrete site {name!r} is under a mask in the {'guide' if bool(masks[0].all()) else 'model'} that the "
+            "other does not have; give both one mask, by `with poutine.mask(mask=m):` or .mask(m), else its log p and "
+            "log q belong to different data"
         )
 
 

@@ -225,7 +225,7 @@ def _densities(vae: GenerativeProgram, x: Tensor, particles: int, layout: Layout
     if pyro.infer.util.is_validation_enabled():
         for name, q in posterior.items():
             check_latent(name, prior[name].distribution, q.distribution, prior[name].value)
-            check_masks(name, prior[name].kept, q.kept)
+            check_masks(name, prior[name], q)
         for site in likelihood.values():
             check_support(site.name, site.distribution, site.value)
     return found
