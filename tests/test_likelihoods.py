@@ -91,6 +91,19 @@ class TestLikelihoods:
         )
 
 
+def test_a_decoder_begins_at_the_mean():
+    told = []
+    for name in LIKELIHOODS:
+        p, x = small_likelihood(name).double(), small_data(name, 50)
+        start = p.start(x.mean(0))
+        if start is None:
+            continue
+        told.append(type(p))
+        begun = p.distribution(start, len(EVENT))
+        torch.testing.assert_close(begun.mean, x.mean(0), atol=0.01 * x.max().item(), rtol=0.0)  # moved away from 0, 1
+    assert set(told) == {likelihoods.Bernoulli, likelihoods.Binomial}
+
+
 LOGITS = [-40.0, -17.0, -3.0, -0.0101, -0.0099, -1e-3, 0.0, 1e-3, 0.0099, 0.0101, 0.5, 3.0, 17.0, 40.0]
 
 

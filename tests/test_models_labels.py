@@ -129,6 +129,15 @@ def test_conditional_densities_are_those_written_out():
     torch.testing.assert_close(d.log_prior, vae.prior().log_prob(z))
 
 
+def test_a_decoder_begins_at_the_mean_of_the_data():
+    data = labelled(n=200)
+    vae = ConditionalVAE.build(data, latent=2, hidden=[5])
+    last = [m for m in vae.likelihood.modules() if isinstance(m, torch.nn.Linear)][-1]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
+    torch.testing.assert_close(vae.likelihood(torch.zeros(5)).mean.flatten(), data.train[:, 1:].float().mean(0))
+
+
 def test_a_class_is_made_where_it_is_asked_for():
     torch.manual_seed(0)
     y = torch.arange(300) % 3

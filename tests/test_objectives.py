@@ -358,12 +358,13 @@ def test_beta_weighs_the_rate_alone(kl, beta):
     torch.testing.assert_close(e.bound, -(distortion + r).mean(0).detach(), **TIGHT)
 
 
-def test_warm_up():
-    """β rises linearly from 0 and stays; the bound that is reported does not change."""
+@pytest.mark.parametrize(("start", "betas"), [(0, (0, 1, 2, 4, 4)), (12, (12, 10, 8, 4, 4))])
+def test_warm_up(start, betas):
+    """β moves linearly, up or down, and stays; the bound that is reported does not change."""
     vae = LinearGaussian(guide="free")
-    x, objective = vae.data(5), BetaELBO(beta=4, warmup=10)
+    x, objective = vae.data(5), BetaELBO(beta=4, warmup=10, start=start)
     bound = run(objective, vae, x).bound
-    for epochs, beta in ((0, 0), (2.5, 1), (2.5, 2), (5, 4), (5, 4)):
+    for epochs, beta in zip((0, 2.5, 2.5, 5, 5), betas, strict=True):
         objective.advance(epochs)
         e = run(objective, vae, x)
         torch.testing.assert_close(e.surrogate, run(BetaELBO(beta=beta), vae, x).surrogate, **TIGHT)
@@ -552,6 +553,7 @@ MESSAGES = {
     "beta's kl": (lambda: BetaELBO(kl="exact"), r"unknown kl 'exact'"),
     "beta": (lambda: BetaELBO(beta=-1), r"BetaELBO expects beta as a finite number of at least 0, got -1"),
     "warm-up": (lambda: BetaELBO(warmup=-1), r"BetaELBO expects warmup as a finite number of at least 0, got -1"),
+    "start": (lambda: BetaELBO(start=5), r"BetaELBO got start=5 without a warm-up to start; give warmup, in epochs"),
     "free bits": (
         lambda: BetaELBO(free_bits=-0.1),
         r"BetaELBO expects free_bits as a finite number of at least 0",

@@ -58,7 +58,8 @@ def forecasts(vae: Any, data: pv.data.Dataset) -> Figure:
 def words(vae: Any, data: pv.data.Dataset) -> Figure:
     """The topics as the shares of their words."""
     x = vae.topics.words.detach()
-    return plots.images(x, columns=len(x), title="Each topic: how likely each of its words is")
+    span = 0.0, float(x.max())
+    return plots.images(x, columns=len(x), value_range=span, title="Each topic: how likely each of its words is")
 
 
 def cells(vae: Any, data: pv.data.Dataset) -> Figure:

@@ -46,6 +46,10 @@ class Likelihood(Configured, nn.Module, ABC):
         """The output shape that the decoder must have for data of shape `event`, under the constructor's options."""
         return list(event)
 
+    def start(self, mean: Tensor) -> Tensor | None:
+        """The decoder's output under which x has about this mean, for decoders to begin at; None: they begin at 0."""
+        return None
+
     @abstractmethod
     def distribution(self, y: Tensor, event_dim: int) -> dist.TorchDistribution:
         """The distribution of every element, independent given z, or of the datum, from the decoder's output y."""

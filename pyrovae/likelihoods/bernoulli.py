@@ -15,6 +15,11 @@ from torch import Tensor
 from .base import Likelihood
 
 
+def _log_odds(p: Tensor) -> Tensor:
+    """Of probabilities that are moved away from 0 and 1, from where no decoder comes back in a few steps."""
+    return p.clamp(0.01, 0.99).logit()
+
+
 class _BernoulliLogProb(torch.autograd.Function):
     """x l − log(1 + e^l), in one pass forward and, by x − σ(l), one backward."""
 
@@ -68,6 +73,10 @@ class Bernoulli(Likelihood):
     Args:
         network: a decoder from [L] to the event shape of x.
     """
+
+    def start(self, mean: Tensor) -> Tensor:
+        """log p / (1 − p)."""
+        return _log_odds(mean)
 
     def distribution(self, y: Tensor, event_dim: int) -> dist.TorchDistribution:
         """Bernoulli with logits y."""
@@ -145,6 +154,10 @@ class Binomial(Likelihood):
     def options_for(cls, data: Any) -> dict[str, Any]:
         """total_count, where the data are counts 0..levels."""
         return {"total_count": data.levels} if data.levels else {}
+
+    def start(self, mean: Tensor) -> Tensor:
+        """log p / (1 − p), p the mean's share of n."""
+        return _log_odds(mean / self.total_count)
 
     def distribution(self, y: Tensor, event_dim: int) -> dist.TorchDistribution:
         """Binomial with n = total_count and logits y."""

@@ -11,7 +11,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from ..likelihoods import Likelihood
-from ..networks import MLP, Chain, Standardise, features, pair
+from ..networks import MLP, Chain, Standardise, Unstandardise, features, pair
 from ..posteriors import Posterior
 from .build import Part, build_part, find_part
 from .vae import natural_likelihood, with_data
@@ -56,7 +56,10 @@ def parts_for(
     likelihood: Part,
     posterior: Part,
 ) -> Parts:
-    """p(x | z, y) and q(z | x, y), as `VAE.build` makes p(x | z) and q(z | x). Raises ValueError as it does."""
+    """p(x | z, y) and q(z | x, y), as `VAE.build` makes p(x | z) and q(z | x), and a decoder that begins at the mean.
+
+    Raises ValueError as `VAE.build` does.
+    """
     event, classes = list(data.content_shape), data.classes
     r, r_options = find_part(
         model, "likelihood", natural_likelihood(data) if likelihood == "auto" else likelihood, Likelihood
@@ -65,8 +68,12 @@ def parts_for(
     r_options = with_data(r, r_options, data)
     decoded = build_part(r.decoded, r_options, event)
     _, decoder = pair(network, event, [1], latent + classes, decoded, hidden, activation)
-    told, width = features(network, event, hidden, activation)
     some = next(data.batches("train", 10_000, shuffle=False))[:, 1:].unflatten(-1, tuple(event))
+    p = build_part(r, r_options, decoder)
+    start = p.start(some.mean(0))
+    if start is not None:  # what all data have in common is nothing for a label to tell
+        p = build_part(r, r_options, Chain(decoder, Unstandardise(decoded).around(start)))
+    told, width = features(network, event, hidden, activation)
     centre = Standardise(event).to_data(some, rescale=data.values in ("counts", "real"))
     head = MLP([width + classes], build_part(q.code, q_options, latent), hidden=[width])
-    return Parts(build_part(r, r_options, decoder), build_part(q, q_options, head), Chain(centre, told), centre)
+    return Parts(p, build_part(q, q_options, head), Chain(centre, told), centre)

@@ -63,7 +63,10 @@ class SemiSupervisedVAE(Configured, nn.Module):
     >>> vae.classify(data.test[:3]).shape  # q(y | x)
     torch.Size([3, 10])
 
-    pyrovae train SemiSupervisedVAE --data mnist --binarise dynamic --labelled 100
+    z can tell all of an image, and y is then left to drift; a rate that costs more at first has y used before z:
+
+    pyrovae train SemiSupervisedVAE --data mnist --binarise dynamic --labelled 100 --alpha 0.5 \\
+        --objective BetaELBO --objective.start 5 --objective.warmup 6 --epochs 8
     """
 
     takes_missing: ClassVar[bool] = True  # a NaN is a label that nobody has told

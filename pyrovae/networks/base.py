@@ -209,6 +209,11 @@ class Unstandardise(Configured, nn.Module):
         self.scale.copy_(standardise.scale)
         return self
 
+    def around(self, loc: Tensor) -> Unstandardise:
+        """Takes this loc, and a scale of 1."""
+        self.loc.copy_(loc)
+        return self
+
     def forward(self, y: Tensor) -> Tensor:
         """[*leading, *event], unchanged in shape."""
         return self.loc + self.scale * y

@@ -141,17 +141,19 @@ class BetaELBO(Objective):
     """−(distortion + β · rate) is followed; the bound that is reported is the ELBO, whatever β is.
 
     With free bits λ the rate of each latent dimension is not pushed below λ nats: max(λ, mean over the batch of KL_j)
-    takes the place of KL_j. With warm-up β rises linearly from 0 over the first epochs.
+    takes the place of KL_j. With warm-up β moves linearly over the first epochs, from 0 or where it is told to start:
+    from below, so that latents are in use before they cost anything; from above, so that the cheapest are used first.
 
     Gradient: pathwise, unbiased; that of the ELBO for β = 1. With free bits the batch decides what is held.
 
     Args:
         beta: β ≥ 0, the weight of the rate.
         particles: K, draws per datum.
-        warmup: epochs over which β rises from 0 to `beta`.
+        warmup: epochs over which β moves from `start` to `beta`.
         free_bits: λ in nats per latent dimension; needs a closed-form KL where it is to act on single dimensions,
             and acts on whole sites elsewhere.
         kl: as in `ELBO`.
+        start: β at the beginning of a warm-up.
 
     Raises:
         ValueError: for options out of their range; in use, for draws without a path.
@@ -176,12 +178,16 @@ class BetaELBO(Objective):
         warmup: float = 0.0,
         free_bits: float = 0.0,
         kl: KL = "analytic",
+        start: float = 0.0,
     ) -> None:
         super().__init__()
         check_particles("BetaELBO", particles)
         _check_kl(kl)
-        check_nonnegative("BetaELBO", beta=beta, warmup=warmup, free_bits=free_bits)
+        check_nonnegative("BetaELBO", beta=beta, warmup=warmup, free_bits=free_bits, start=start)
+        if start and not warmup:
+            raise ValueError(f"BetaELBO got start={start} without a warm-up to start; give warmup, in epochs, as well")
         self.beta, self.particles, self.warmup, self.free_bits, self.kl = beta, particles, warmup, free_bits, kl
+        self.start = start
         self.register_buffer("epoch", torch.zeros(()))
 
     def advance(self, epochs: float) -> None:
@@ -193,7 +199,8 @@ class BetaELBO(Objective):
         d = densities(vae, x, self.particles, aligned=self.kl == "analytic", exact=True)
         d.reparametrised("BetaELBO")
         r, distortion = rate(d, self.kl), -d.log_likelihood  # [K, B]
-        beta = self.beta * (self.epoch / self.warmup).clamp(max=1.0) if self.warmup else self.beta
+        over = (self.epoch / self.warmup).clamp(max=1.0) if self.warmup else 1.0
+        beta = self.start + (self.beta - self.start) * over
         weighed = r if self.free_bits == 0 else self._free(d)
         outside = _global(d)
         bound = d.mean(outside - (distortion + r))  # [K, B] -> [B]
