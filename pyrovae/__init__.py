@@ -6,7 +6,7 @@ Everything else is computed from their traces.
 
 __version__ = "0.1.0"
 
-from . import data, lab, likelihoods, models, networks, objectives, plots, posteriors, priors
+from . import data, information, lab, likelihoods, models, networks, objectives, plots, posteriors, priors
 from .arviz import pareto_k, to_datatree
 from .description import Description, describe
 from .evaluation import anneal, decode, encode, evaluate, generate, interpolate, reconstruct, traverse
@@ -30,6 +30,7 @@ __all__ = [
     "evaluate",
     "fit",
     "generate",
+    "information",
     "interpolate",
     "lab",
     "likelihoods",

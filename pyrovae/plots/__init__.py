@@ -5,6 +5,7 @@ pyplot alone: `figure.savefig("samples.png")`.
 """
 
 from .graph import graph
+from .information import divergences
 from .laboratory import bias, bounds, cost, signal_to_noise, variance
 from .pictures import history, images, interpolation, latent_map, reconstructions, samples, traversal
 from .race import race
@@ -13,6 +14,7 @@ __all__ = [
     "bias",
     "bounds",
     "cost",
+    "divergences",
     "graph",
     "history",
     "images",
