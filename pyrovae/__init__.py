@@ -6,7 +6,7 @@ Everything else is computed from their traces.
 
 __version__ = "0.1.0"
 
-from . import data, lab, likelihoods, models, networks, objectives, plots, posteriors, priors
+from . import data, lab, likelihoods, manifold, models, networks, objectives, plots, posteriors, priors
 from .arviz import pareto_k, to_datatree
 from .description import Description, describe
 from .evaluation import anneal, decode, encode, evaluate, generate, interpolate, reconstruct, traverse
@@ -34,6 +34,7 @@ __all__ = [
     "lab",
     "likelihoods",
     "load",
+    "manifold",
     "models",
     "networks",
     "objectives",
