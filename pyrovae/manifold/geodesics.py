@@ -101,7 +101,7 @@ def _shortened(f: Decoder, line: Tensor, iterations: int) -> Tensor:
     def energy() -> Tensor:
         with torch.enable_grad():
             total = (_steps(f, curve()).square().sum((1, 2)) / unit).sum()
-            inner.grad = torch.autograd.grad(total, inner)[0]
+            inner.grad = torch.autograd.grad(total, inner)[0].contiguous()
         return total.detach()
 
     if iterations:

@@ -139,8 +139,8 @@ def _directions(x: Tensor, d: int) -> tuple[Tensor, Tensor]:
 def graph_distances(near: Neighbours, sources: Tensor | None = None) -> Tensor:
     """Lengths of the shortest ways through the graph from each of S data to all, [S, N], in units of x.
 
-    As data grow dense they approach geodesic distances on the manifold: too long by the zigzag of a way, too short by
-    the chords.
+    As data grow dense they approach geodesic distances on the manifold, if k grows as well: with k fixed, ways zigzag
+    as much as before. They are too short by the chords between neighbours.
 
     Args:
         near: `neighbours(x, k)`.
