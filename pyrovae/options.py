@@ -94,6 +94,9 @@ class Parser(ArgumentParser):
             action = next((a for a in self._actions if a.dest == key[1]), None)
             meant = re.sub(r"typing\.", "", str(getattr(action, "_typehint", "another kind of value")))
             return f"option {key[1]!r} expects {meant}, got {given[1]}. {remedy}"
+        wrong = re.search(r"Expected a (.+?)\. Got value: (.*?)\.?$", message)
+        if key and wrong:  # of one type
+            return f"option {key[1]!r} expects {wrong[1].rpartition('.')[2]}, got {wrong[2]}. {remedy}"
         return f"{message.rstrip('.')}. {remedy}"
 
 
@@ -136,8 +139,9 @@ def read_train(words: list[str], command: str = "train", add: Callable[[Parser],
         )
     parser = train_parser(cls, [k for k, v in config.items() if k in PARTS and isinstance(v, str)], command)
     (add or _add_run)(parser)
-    width = inspect.signature(getattr(cls, "build", cls)).parameters.get("hidden")
-    lists = ["--guide.hidden", *(["--hidden"] if width is not None and width.annotation not in (int, "int") else [])]
+    own = {n: p.annotation for n, p in inspect.signature(getattr(cls, "build", cls)).parameters.items()}
+    several = [n for n, a in own.items() if "[int]" in str(a) or (n == "hidden" and a not in (int, "int"))]
+    lists = ["--guide.hidden", *(f"--{n}" for n in several)]
     for i, word in enumerate(words[1:], 1):
         if words[i - 1] in lists and word.isdigit():
             words[i] = f"[{word}]"

@@ -10,8 +10,10 @@ from .arrays import assemble, from_arrays
 from .dataset import Dataset
 from .files import read_path
 from .sources import SOURCES, root_folder
+from .synthetic.gaussian import linear_gaussian_truth
+from .synthetic.manifolds import manifold
 
-__all__ = ["Dataset", "from_arrays", "load"]
+__all__ = ["Dataset", "from_arrays", "linear_gaussian_truth", "load", "manifold"]
 
 
 def load(
@@ -30,8 +32,9 @@ def load(
     Names: digits, breast_cancer and wine (tables of real numbers, in
     their units) need no files, nor do the drawn ones: oscillations [12] and pendulums [12, 2], series of different
     lengths with NaN behind the end, for missing=True; sprites, binary images with the factors that they were made from;
-    topics, bags of words; cells, counts of genes. These are read by
-    torchvision: mnist, fashion, kmnist, emnist, cifar10, svhn, omniglot and celeba.
+    topics, bags of words; cells, counts of genes; linear_gaussian, whose evidence is known; points of manifolds whose
+    tangent planes are known, by `manifold` in any number: swiss_roll, sphere, torus, rotated and shifted images.
+    These are read by torchvision: mnist, fashion, kmnist, emnist, cifar10, svhn, omniglot and celeba.
 
     A path is a `.npz` file (`train`, `validation`, `test` or `x_train`, `x_test`; labels `y_train`, ...), a `.npy`
     file, which stays on disk (its last rows are validation and test: shuffle a sorted file first), or a folder of

@@ -35,7 +35,7 @@ class Raw:
     in_files: frozenset[str] = frozenset()  # the splits that are memory maps, however they are cut
     test_fraction: float = 0.0  # held out of train where the source has no test split
     origin: dict[str, str] = field(default_factory=dict)
-    factors: dict[str, Tensor] = field(default_factory=dict)  # what each was made from, int64 [N, F] by split
+    factors: dict[str, Tensor] = field(default_factory=dict)  # what each was made from, [N, F] by split
     factor_names: tuple[str, ...] = ()
 
 

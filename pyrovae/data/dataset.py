@@ -43,8 +43,8 @@ class Dataset:
     needs beside it to mean something. `labels` (int64 [N] by split) may be empty. With `labelled`, x is [1 + D]: the
     label, NaN where it is not told, and then the D numbers of what is stored; without, no model sees them. `mapped`
     names the splits that lie in a file. With `missing`, a NaN in x means that the entry is not observed.
-    `factors` (int64 [N, F] by split, named by `factor_names`) are what drawn data were made from, where that is known;
-    no model sees them.
+    `factors` ([N, F] by split, int64 where they are choices, named by `factor_names`) are what drawn data were made
+    from, where that is known; no model sees them.
 
     >>> from pyrovae import data
     >>> digits = data.load("digits")

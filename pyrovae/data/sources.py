@@ -16,6 +16,8 @@ from torch import Tensor
 from .arrays import Raw
 from .files import cache_folder, decode_into, open_decoded, write_npy
 from .synthetic.cells import cells
+from .synthetic.gaussian import linear_gaussian
+from .synthetic.manifolds import MANIFOLDS, drawn
 from .synthetic.oscillations import oscillations
 from .synthetic.pendulums import pendulums
 from .synthetic.sprites import sprites
@@ -208,6 +210,8 @@ SOURCES: dict[str, Source] = {
     "topics": topics,
     "cells": cells,
     "sprites": sprites,
+    "linear_gaussian": linear_gaussian,
+    **dict.fromkeys(MANIFOLDS, drawn),
     "mnist": partial(_idx, kind="MNIST"),
     "fashion": partial(_idx, kind="FashionMNIST"),
     "kmnist": partial(_idx, kind="KMNIST"),
