@@ -6,7 +6,19 @@ Everything else is computed from their traces.
 
 __version__ = "0.1.0"
 
-from . import data, information, lab, likelihoods, models, networks, objectives, plots, posteriors, priors
+from . import (
+    data,
+    information,
+    lab,
+    likelihoods,
+    manifold,
+    models,
+    networks,
+    objectives,
+    plots,
+    posteriors,
+    priors,
+)
 from .arviz import pareto_k, to_datatree
 from .description import Description, describe
 from .evaluation import anneal, decode, encode, evaluate, generate, interpolate, reconstruct, traverse
@@ -35,6 +47,7 @@ __all__ = [
     "lab",
     "likelihoods",
     "load",
+    "manifold",
     "models",
     "networks",
     "objectives",

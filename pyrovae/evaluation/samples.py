@@ -7,7 +7,7 @@ E[x | z] is asked for and p(x | z) has no mean to give (NotImplementedError), x 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -74,15 +74,9 @@ def decode(vae: Any, z: Sites, seed: int = 0, mean: bool = True, like: Tensor | 
     Raises:
         ValueError: for names that are no latents of the model, other shapes than theirs, or no latents at all.
     """
-    device, dtype = home(vae)
-    drawn = _drawn(vae, 1, like)
-    if isinstance(z, Tensor):
-        if len(drawn) != 1:
-            raise ValueError(f"the model has latents {list(drawn)}; give decode a dict by name")
-        z = dict.fromkeys(drawn, z)
-    n = _rows(z, drawn)
-    z = {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in z.items()}
-    return _only(_run(vae, z, n, seed, mean, like))
+    given = given_latents("decode", vae, z, like)
+    n = next(len(latent.rows) for latent in given.values() if latent.local)
+    return _only(_run(vae, values_of(given), n, seed, mean, like))
 
 
 def encode(vae: Any, x: Tensor, seed: int = 0) -> Sites:
@@ -159,7 +153,7 @@ def interpolate(vae: Any, x0: Tensor, x1: Tensor, steps: int = 9) -> Sites:
     for name, code in codes_of("interpolate", vae, torch.stack([x0, x1]), 0).items():
         line[name] = code.value
         if code.local:
-            _walkable("interpolate", name, code)
+            check_walkable("interpolate", name, code)
             ends = code.rows
             t = torch.linspace(0, 1, steps, device=ends.device, dtype=ends.dtype).view(-1, *[1] * (ends.dim() - 1))
             line[name] = code.of_rows(code.onto(torch.lerp(ends[:1], ends[1:], t)))
@@ -201,7 +195,7 @@ def traverse(
         raise ValueError(f"traverse expects site as one of {names}, got {site!r}")
     name = site or names[0]
     code = codes[name]
-    _walkable("traverse", name, code)
+    check_walkable("traverse", name, code)
     z = code.rows.reshape(1, -1)  # [1, *event] -> [1, L]
     dims = list(range(z.shape[1])) if dims is None else list(dims)
     if not dims or any(d not in range(z.shape[1]) for d in dims):
@@ -225,7 +219,7 @@ def traverse(
 
 
 @dataclass(frozen=True)
-class _Latent:
+class Latent:
     """The value of a latent site in a trace."""
 
     value: Tensor
@@ -259,20 +253,21 @@ class _Latent:
         return shape
 
 
-def _latent(site: Any) -> _Latent:
+def _latent(site: Any) -> Latent:
     frames, support = data_frames(site), getattr(site["fn"], "support", None)
     dim = frames[0].dim if frames else None
     axis = None if dim is None else dim - site["fn"].event_dim
-    return _Latent(site["value"], axis, getattr(support, "is_discrete", False), is_sphere(support))
+    return Latent(site["value"], axis, getattr(support, "is_discrete", False), is_sphere(support))
 
 
-def codes_of(who: str, vae: Any, x: Tensor, seed: int) -> dict[str, _Latent]:
+def codes_of(who: str, vae: Any, x: Tensor, seed: int, gradients: bool = False) -> dict[str, Latent]:
     """The latents of the guide at their means."""
     device, dtype = home(vae)
     check_data(who, x)
     if not isinstance(x, FakeTensor):
         check_finite(who, x, vae)
-    with evaluating(vae), seeded(seed, device), pyro.validation_enabled(False), plain_errors(), AtMean():
+    quiet = pyro.validation_enabled(False)
+    with evaluating(vae, gradients), seeded(seed, device), quiet, plain_errors(), AtMean():
         trace = poutine.trace(vae.guide).get_trace(x.to(device, dtype))
     found = {name: _latent(trace.nodes[name]) for name in latents(trace)}
     if not isinstance(x, FakeTensor) and any(code.value.isnan().any() for code in found.values()):
@@ -280,12 +275,12 @@ def codes_of(who: str, vae: Any, x: Tensor, seed: int) -> dict[str, _Latent]:
     return found
 
 
-def values_of(codes: dict[str, _Latent]) -> dict[str, Tensor]:
+def values_of(codes: dict[str, Latent]) -> dict[str, Tensor]:
     """Their values by name."""
     return {name: code.value for name, code in codes.items()}
 
 
-def _walkable(who: str, name: str, code: _Latent) -> None:
+def check_walkable(who: str, name: str, code: Latent) -> None:
     """Refuse a latent that has no values in between. Raises ValueError."""
     if code.discrete:
         raise ValueError(
@@ -294,23 +289,34 @@ def _walkable(who: str, name: str, code: _Latent) -> None:
         )
 
 
-def _drawn(vae: Any, n: int, like: Tensor | None) -> dict[str, _Latent]:
+def given_latents(who: str, vae: Any, z: Sites, like: Tensor | None) -> dict[str, Latent]:
+    """Values that are given for latents of the model, in its device and dtype. Raises ValueError as `decode`."""
+    device, dtype = home(vae)
+    drawn = _drawn(vae, 1, like)
+    if isinstance(z, Tensor):
+        if len(drawn) != 1:
+            raise ValueError(f"the model has latents {list(drawn)}; give {who} a dict by name")
+        z = dict.fromkeys(drawn, z)
+    _check_rows(who, z, drawn)
+    moved = {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in z.items()}
+    return {name: replace(drawn[name], value=value) for name, value in moved.items()}
+
+
+def _drawn(vae: Any, n: int, like: Tensor | None) -> dict[str, Latent]:
     """The latents of the un-conditioned model with n rows."""
     trace = unconditioned(vae, {}, n, 0, True, like, stand_in=True)
     return {name: _latent(s) for name, s in sample_sites(trace) if not s["infer"].get("was_observed")}
 
 
-def _rows(z: Any, drawn: dict[str, _Latent]) -> int:
-    """How many rows the given latents have, which must be those of the model in name and shape. Raises ValueError."""
+def _check_rows(who: str, z: Any, drawn: dict[str, Latent]) -> None:
+    """Refuse latents that are not those of the model in name and shape, or of different rows. Raises ValueError."""
     if not isinstance(z, dict) or not all(isinstance(value, Tensor) for value in z.values()):
         got = {k: type(v).__name__ for k, v in z.items()} if isinstance(z, dict) else type(z).__name__
-        raise ValueError(
-            f"decode expects a tensor, or a dict of tensors by latent name, got {got}; use torch.as_tensor"
-        )
+        raise ValueError(f"{who} expects a tensor, or a dict of tensors by latent name, got {got}; use torch.as_tensor")
     sizes = {}
     for name, value in z.items():
         if name not in drawn:
-            raise ValueError(f"decode expects latents of the model, got {name!r}; {nearest(name, drawn)}")
+            raise ValueError(f"{who} expects latents of the model, got {name!r}; {nearest(name, drawn)}")
         form = drawn[name].form()
         got: list[Any] = list(value.shape)
         if len(got) == len(form) and "n" in form:
@@ -319,17 +325,16 @@ def _rows(z: Any, drawn: dict[str, _Latent]) -> int:
         if got != form or sizes.get(name) == 0:
             shown = str(form).replace("'", "")
             raise ValueError(
-                f"decode expects latent {name!r} of shape {shown}, got {list(value.shape)}; give a row for each datum"
+                f"{who} expects latent {name!r} of shape {shown}, got {list(value.shape)}; give a row for each datum"
             )
     if len(set(sizes.values())) > 1:
-        raise ValueError(f"decode expects as many rows of each latent, got {sizes}; give all of them the same number")
+        raise ValueError(f"{who} expects as many rows of each latent, got {sizes}; give all of them the same number")
     if not sizes:
         local = [name for name, latent in drawn.items() if latent.local]
         raise ValueError(
-            f"decode expects values of at least one latent out of {local}, got {list(z)}; to draw them all, use "
+            f"{who} expects values of at least one latent out of {local}, got {list(z)}; to draw them all, use "
             "pv.generate(vae, n)"
         )
-    return next(iter(sizes.values()))
 
 
 def _run(vae: Any, z: dict[str, Tensor], n: int, seed: int, mean: bool, like: Tensor | None) -> dict[str, Tensor]:
@@ -349,7 +354,14 @@ def observed_sites(trace: Any) -> Iterator[tuple[str, Any]]:
 
 
 def unconditioned(
-    vae: Any, z: dict[str, Tensor], n: int, seed: int, mean: bool, like: Tensor | None, stand_in: bool = False
+    vae: Any,
+    z: dict[str, Tensor],
+    n: int,
+    seed: int,
+    mean: bool,
+    like: Tensor | None,
+    stand_in: bool = False,
+    gradients: bool = False,
 ) -> poutine.Trace:
     """The trace of the un-conditioned model at latents z; others are drawn, or have a value in place of no draw."""
     device, dtype = home(vae)
@@ -360,7 +372,7 @@ def unconditioned(
         x = like[torch.arange(n, device=like.device) % len(like)].to(device, dtype)
     observed = ObservedAtMean(given=bool(z) and like is not None) if mean else Unobserved()
     quiet, improper = pyro.validation_enabled(False), StandIns(x) if stand_in else Proper()
-    with evaluating(vae), seeded(seed, device), quiet, plain_errors(), improper, Values(z), observed:
+    with evaluating(vae, gradients), seeded(seed, device), quiet, plain_errors(), improper, Values(z), observed:
         try:
             return poutine.trace(vae.model).get_trace(x)
         except ImproperPriorError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
@@ -259,13 +259,7 @@ class ContractiveAutoencoder(PointCoded):
 
     def contraction(self, x: Tensor) -> Tensor:
         """‖∂f/∂x‖² = Σ_ld (∂f_l / ∂x_d)², or its estimate: [B]."""
-        z, pull_back, *_ = torch.func.vjp(self.encoder, x)
-        if self.probes is None:
-            v = torch.eye(self.latent, dtype=z.dtype, device=z.device)[:, None].expand(-1, len(x), -1)  # [L, B, L]
-        else:
-            v = torch.randn(self.probes, *z.shape, dtype=z.dtype, device=z.device)
-        rows = torch.func.vmap(lambda v: pull_back(v)[0])(v)  # vᵀ ∂f/∂x: [L, B, *event]
-        return rows.square().flatten(2).sum((0, 2)) / (self.probes or 1)
+        return pull_back(self.encoder, x, self.probes).square().flatten(2).sum((0, 2)) / (self.probes or 1)
 
     @classmethod
     def build(
@@ -294,6 +288,16 @@ class ContractiveAutoencoder(PointCoded):
         check_positive(f"{cls.__name__}.build", "penalty", penalty)
         encoder, likelihood, unit = _parts(cls, data, latent, hidden, "mlp", activation, tied=True)
         return cls(encoder, likelihood, penalty * unit**4, probes)
+
+
+def pull_back(f: Callable[[Tensor], Tensor], x: Tensor, probes: int | None = None) -> Tensor:
+    """The rows of ∂f/∂x, f: [B, *event] -> [B, L], as [L, B, *event]; or so many vᵀ ∂f/∂x for v ~ 𝒩(0, I_L)."""
+    z, pull, *_ = torch.func.vjp(f, x)
+    if probes is None:
+        v = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:, None].expand(-1, len(x), -1)  # [L, B, L]
+    else:
+        v = torch.randn(probes, *z.shape, dtype=z.dtype, device=z.device)
+    return torch.func.vmap(lambda v: pull(v)[0])(v)
 
 
 def _parts(

@@ -7,12 +7,15 @@ pyplot alone: `figure.savefig("samples.png")`.
 from .graph import graph
 from .information import divergences
 from .laboratory import bias, bounds, cost, signal_to_noise, variance
+from .manifold import agreement, coordinates, spectrum, tangents, volume
 from .pictures import history, images, interpolation, latent_map, reconstructions, samples, traversal
 from .race import race
 
 __all__ = [
+    "agreement",
     "bias",
     "bounds",
+    "coordinates",
     "cost",
     "divergences",
     "graph",
@@ -24,6 +27,9 @@ __all__ = [
     "reconstructions",
     "samples",
     "signal_to_noise",
+    "spectrum",
+    "tangents",
     "traversal",
     "variance",
+    "volume",
 ]

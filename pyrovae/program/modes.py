@@ -14,14 +14,14 @@ from pyro.nn import PyroModule
 
 
 @contextmanager
-def evaluating(vae: Any) -> Generator[None]:
-    """Evaluation mode without gradients; every submodule's own mode is put back afterwards."""
+def evaluating(vae: Any, gradients: bool = False) -> Generator[None]:
+    """Evaluation mode, without gradients unless they are asked for; every submodule's own mode is put back after."""
     modules = list(vae.modules()) if isinstance(vae, nn.Module) else []
     modes = [m.training for m in modules]
     try:
         for m in modules:
             m.training = False
-        with torch.no_grad():
+        with torch.set_grad_enabled(gradients):
             yield
     finally:
         for m, mode in zip(modules, modes, strict=True):
