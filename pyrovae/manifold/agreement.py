@@ -25,6 +25,9 @@ def agreement(
 ) -> DataFrame:
     """The largest principal angle between planes found in data and the manifold's own: a row for each n and noise.
 
+    Without noise more data are always better. With noise of size σ, k neighbours draw together as data grow, until they
+    are all noise: the angle falls and rises again, and k has to grow with n.
+
     Args:
         name: of a manifold that `pv.data.manifold` makes: "swiss_roll", "sphere", "torus", ....
         n: numbers of data.

@@ -6,12 +6,15 @@ pyplot alone: `figure.savefig("samples.png")`.
 
 from .graph import graph
 from .laboratory import bias, bounds, cost, signal_to_noise, variance
+from .manifold import agreement, coordinates, spectrum, tangents, volume
 from .pictures import history, images, interpolation, latent_map, reconstructions, samples, traversal
 from .race import race
 
 __all__ = [
+    "agreement",
     "bias",
     "bounds",
+    "coordinates",
     "cost",
     "graph",
     "history",
@@ -22,6 +25,9 @@ __all__ = [
     "reconstructions",
     "samples",
     "signal_to_noise",
+    "spectrum",
+    "tangents",
     "traversal",
     "variance",
+    "volume",
 ]

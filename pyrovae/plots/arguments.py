@@ -152,17 +152,17 @@ def limits(lines: list[np.ndarray]) -> tuple[float, float]:
     return low - room, most + room
 
 
-def as_labels(labels: Any, n: int) -> np.ndarray | None:
+def as_labels(labels: Any, n: int, who: str = "latent_map") -> np.ndarray | None:
     """Labels as an array of n, or None. Raises ValueError."""
     if labels is None:
         return None
     found = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     if found.shape != (n,):
-        raise ValueError(f"latent_map expects one label for each of {n} data, got shape {list(found.shape)}; give [N]")
+        raise ValueError(f"{who} expects one label for each of {n} data, got shape {list(found.shape)}; give [N]")
     classes = np.unique(found)
     if len(classes) > len(CLASSES) and not np.issubdtype(found.dtype, np.number):
         raise ValueError(
-            f"latent_map expects at most {len(CLASSES)} classes, or numbers, as labels, got {len(classes)} classes; "
+            f"{who} expects at most {len(CLASSES)} classes, or numbers, as labels, got {len(classes)} classes; "
             "show some of them"
         )
     return found
