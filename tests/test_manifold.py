@@ -9,12 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from conftest import F64, LinearGaussian, TwoLatents
 from scipy.linalg import subspace_angles
+from scipy.spatial import procrustes
 from torch import Tensor
 
 import pyrovae as pv
@@ -353,7 +355,116 @@ def test_copies_are_connected():
     assert torch.allclose(manifold.graph_distances(near)[0], torch.tensor([0.0, 0.0, 1.0, 1.0]))
 
 
+# Manifolds that are known
+
+
+@pytest.mark.parametrize(("name", "bound"), [("swiss_roll", 2.0), ("sphere", 1.5), ("torus", 3.5), ("shifted", 3.5)])
+def test_local_planes_come_to_the_true_ones(name, bound):
+    """Within so many degrees for 2,000 data; worse with fewer of them, and with noise on them."""
+    table = manifold.agreement(name, n=[250, 500, 2000], noise=[0.0, 0.2])
+    still, noisy = (table[table.noise == sigma].set_index("n") for sigma in (0.0, 0.2))
+    assert still.degrees[2000] < bound
+    assert still.degrees[250] > still.degrees[500] > 1.5 * still.degrees[2000]
+    assert noisy.degrees[2000] > 2 * still.degrees[2000]
+    assert still.gap[2000] > 0.8 > noisy.gap[2000] or name == "swiss_roll"  # which is large, of a radius of 14
+    assert noisy.residual[2000] > 2 * still.residual[2000]
+
+
+def test_noise_wants_more_neighbours():
+    few, many = (manifold.agreement("sphere", n=[2000], noise=[0.1], k=k).degrees[0] for k in (10, 150))
+    assert many < few / 4
+
+
+def test_agreement_of_planes_that_are_found_elsewise():
+    table = manifold.agreement(
+        "sphere", n=[50], noise=[0.1], find=lambda x, d: torch.eye(3)[None, :, :d].expand(50, 3, d)
+    )
+    assert table.k.isna().all()
+    assert table.degrees[0] > 20
+    assert "gap" not in table
+
+
+@pytest.mark.parametrize("method", manifold.graph.METHODS)
+def test_the_swiss_roll_is_unrolled(method):
+    """Up to an affine map its coordinates are the length along the spiral, ∫ √(1 + t²) dt, and the height."""
+    made = pv.data.manifold("swiss_roll", n=1500)
+    t, height = made.coordinates.unbind(1)
+    truth = torch.stack([(t * (1 + t**2).sqrt() + t.asinh()) / 2, height, torch.ones_like(t)], 1)
+    found = manifold.coordinates(made.x, k=12, method=method)
+    z = found.z - found.z.mean(0)
+    rest = z - truth @ torch.linalg.lstsq(truth, z).solution
+    assert (1 - rest.square().sum(0) / z.square().sum(0)).min() > 0.99
+    assert 0.4 < found.spread < 0.7
+    if method == "isomap":  # which keeps lengths
+        assert procrustes(truth[:, :2].numpy(), found.z.numpy())[2] < 0.01
+        assert abs(float((z.square().sum() / (truth[:, :2] - truth[:, :2].mean(0)).square().sum()).sqrt()) - 1) < 0.05
+
+
+def test_coordinates_that_a_few_data_carry_are_told():
+    """Digits have no two coordinates; with few neighbours the planes of all but some data align at one point."""
+    x = pv.data.load("digits").train[:600]
+    assert manifold.coordinates(x, k=6, method="ltsa").spread < 0.05
+
+
 # Learned
+
+
+def test_an_autoencoder_learns_the_planes():
+    """Of images that are shifted, within 25 degrees; two planes drawn at random are 85 apart."""
+    made = pv.data.manifold("shifted", n=1500)
+    x = made.x.float()
+    vae = pv.models.Autoencoder.build(x, latent=2, hidden=[64, 64], activation="tanh")
+    before = angle(manifold.tangents(vae, pv.encode(vae, x)), made.tangents.float())
+    pv.fit(
+        vae, pv.data.from_arrays(x, validation=x[:50]), epochs=30, batch_size=100, learning_rate=3e-3, progress=False
+    )
+    found = manifold.tangents(vae, pv.encode(vae, x))
+    assert before > 60
+    assert angle(found, made.tangents.float()) < 25
+    assert angle(manifold.reconstruction_tangents(vae, x), found) < 0.1  # a plane is all that x̂ can move in
+
+
+# Pictures
+
+
+def test_every_picture():
+    data = pv.data.load("digits")
+    x, y = data.train[:60], data.labels["train"][:60]
+    vae = pv.models.VAE.build(data, latent=2, hidden=[8])
+    z = pv.encode(vae, x)
+    curves = manifold.geodesics(vae, z[:2], z[2:4], iterations=3)
+    planes, near = manifold.tangents(vae, z[:5]), manifold.local_tangents(x, 3, k=8)
+    some = manifold.Planes(near.basis[:5], near.singular_values[:5])
+    table = manifold.agreement("sphere", n=[60, 120], noise=[0.0, 0.1], k=8)
+    small = {"n": [60], "noise": [0.0], "k": 8}
+    both = pd.concat([table, manifold.agreement("torus", **small)])
+    for figure in (
+        pv.plots.volume(vae, z, resolution=9),
+        pv.plots.volume(vae, z, y, curves, resolution=9),
+        pv.plots.volume(spherical, z, torch.rand(60), resolution=9),
+        pv.plots.volume(lambda z: torch.cat([z[:, :1], z[:, :1]], 1), z, resolution=9),  # −∞ everywhere
+        pv.plots.tangents(pv.decode(vae, z[:5]), planes),
+        pv.plots.tangents(x[:5], some, step=2, most=2),
+        pv.plots.tangents(spherical(z[:4]), manifold.tangents(spherical, z[:4])),
+        pv.plots.spectrum(near),
+        pv.plots.spectrum({"decoder": planes, "neighbours": near}, unit="x"),
+        pv.plots.coordinates(manifold.coordinates(x, k=8), y),
+        pv.plots.coordinates(torch.randn(20, 2)),
+        pv.plots.agreement(table),
+        pv.plots.agreement(both, title="Two"),
+    ):
+        figure.canvas.draw()
+    refused = (
+        (lambda: pv.plots.volume(vae, torch.zeros(4, 3)), r"volume expects codes \[N, 2\], got \[4, 3\]"),
+        (lambda: pv.plots.volume(vae, z, y[:3]), "volume expects one label for each of 60 data"),
+        (lambda: pv.plots.tangents(x[:4], planes), "tangents expects planes of the same data"),
+        (lambda: pv.plots.spectrum({}), "spectrum expects planes"),
+        (lambda: pv.plots.coordinates(torch.zeros(4, 3)), r"coordinates expects two of each datum, \[N, 2\], got"),
+        (lambda: pv.plots.agreement(table.drop(columns="noise")), "agreement expects a table with columns"),
+    )
+    for call, said in refused:
+        with pytest.raises(ValueError, match=said):
+            call()
 
 
 def test_the_room_is_light():

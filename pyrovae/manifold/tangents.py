@@ -73,7 +73,8 @@ def encoder_tangents(vae: Any, x: Tensor, d: int | None = None, seed: int = 0, c
 
         ∂z/∂x = V S Uᵀ,    the plane is the span of the first d columns of U
 
-    An encoder that has learned the manifold moves its code along it alone. Several latents are taken side by side.
+    An encoder that has learned the manifold moves its code along it alone. Data that lie on the manifold exactly do not
+    teach it that: noise or a penalty does. Several latents are taken side by side.
 
     Args:
         vae: anything with a Pyro `model(x)` and `guide(x)`.

@@ -55,8 +55,9 @@ def volume(
     shown = codes if curves is None else torch.cat([codes, curves.curve.flatten(0, 1).detach().cpu()])
     low, high = shown.amin(0), shown.amax(0)
     room = (high - low).max().clamp_min(1e-6)
-    low, high = ((low + high) / 2 + sign * 0.55 * room for sign in (-1, 1))
-    across, up = (torch.linspace(float(a), float(b), resolution) for a, b in zip(low, high, strict=True))
+    left, bottom = ((low + high) / 2 - 0.55 * room).tolist()
+    right, top = ((low + high) / 2 + 0.55 * room).tolist()
+    across, up = (torch.linspace(*ends, resolution) for ends in ((left, right), (bottom, top)))
     grid = torch.cartesian_prod(across, up).to(codes.dtype)
     surface = log_volume(vae, grid, **options).cpu().view(resolution, resolution).T.numpy()
     seen = surface[np.isfinite(surface)]
@@ -66,15 +67,15 @@ def volume(
     ax = figure.subplots()
     drawn = ax.imshow(
         surface.clip(*bounds),
-        extent=(float(low[0]), float(high[0]), float(low[1]), float(high[1])),
+        extent=(left, right, bottom, top),
         origin="lower",
         cmap="gray",
         vmin=bounds[0],
         vmax=bounds[1],
         interpolation="bilinear",
     )
-    where: dict[str, Any] = {"location": "bottom", "fraction": 0.04, "pad": 0.02}
-    figure.colorbar(drawn, ax=ax, label="log √det G(z), nats", aspect=40, extend="both", **where)
+    bar: dict[str, Any] = {"location": "bottom", "fraction": 0.04, "pad": 0.02, "aspect": 40, "extend": "both"}
+    figure.colorbar(drawn, ax=ax, label="log √det G(z), nats", **bar)
     handles: list[Any] = []
     colours: dict[str, Any] = {"color": BLUE}
     classes, row = (None, None) if labels is None else np.unique(labels, return_inverse=True)
@@ -97,7 +98,7 @@ def volume(
             handles.append(Line2D([], [], label=name, color=GREY, linewidth=1.8, linestyle=style))
     if handles:
         ax.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.6)
-    ax.set(xlabel="z[0]", ylabel="z[1]", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    ax.set(xlabel="z[0]", ylabel="z[1]", xlim=(left, right), ylim=(bottom, top))
     write_title(ax, title or "How much of the manifold a piece of latent space covers")
     return figure
 
