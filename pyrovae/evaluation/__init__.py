@@ -4,6 +4,8 @@ from .annealed import Annealed, anneal
 from .disentanglement import DCI, dci, mig, mutual_information
 from .evidence import Evaluation, evaluate
 from .fidelity import Fidelity, fidelity
+from .gaps import Gaps, gaps
+from .grid import Grid, exact_posterior
 from .matching import best_matching, clustering_accuracy
 from .samples import decode, encode, generate, interpolate, observations, reconstruct, traverse
 
@@ -12,6 +14,8 @@ __all__ = [
     "Annealed",
     "Evaluation",
     "Fidelity",
+    "Gaps",
+    "Grid",
     "anneal",
     "best_matching",
     "clustering_accuracy",
@@ -19,7 +23,9 @@ __all__ = [
     "decode",
     "encode",
     "evaluate",
+    "exact_posterior",
     "fidelity",
+    "gaps",
     "generate",
     "interpolate",
     "mig",

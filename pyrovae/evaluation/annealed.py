@@ -248,7 +248,7 @@ class _Space:
 
     def __init__(self, vae: Any, x: Tensor, d: Densities) -> None:
         self.vae, self.x, self.chains = vae, x, d.shape[0]
-        self.parts = {name: _Part(site, d.shape) for name, site in d.posterior.items()}
+        self.parts = {name: Part(site, d.shape) for name, site in d.posterior.items()}
         self.start = torch.cat([p.rows(p.start) for p in self.parts.values()], -1)
         self.free = torch.cat([p.rows(p.free) for p in self.parts.values()], -1)[0]  # [B, D]
         self.sizes = [p.rows(p.start).shape[-1] for p in self.parts.values()]
@@ -294,12 +294,12 @@ def _slope(log: Tensor, u: Tensor) -> Tensor:
     return torch.autograd.grad(log.sum(), u, retain_graph=True, materialize_grads=True)[0]
 
 
-class _Part:
+class Part:
     """One latent site in unconstrained coordinates: z = T(u), in the shape of the site or as rows [K, B, D]."""
 
-    def __init__(self, site: Site, shape: tuple[int, int]) -> None:
+    def __init__(self, site: Site, shape: tuple[int, int], who: str = "anneal") -> None:
         self.shape, self.folded = shape, site.particle_dim is None
-        self.bijection = _bijection(site)
+        self.bijection = _bijection(site, who)
         self.start = self.bijection.inv(site.value)
         batch = site.value.dim() - site.distribution.event_dim
         data = batch + (site.data_dim or 0)
@@ -313,12 +313,16 @@ class _Part:
 
     def value(self, rows: Tensor) -> Tensor:
         """[K, B, D] -> the shape of `start`."""
-        like = self.start.unflatten(self.at[0], self.shape) if self.folded else self.start
+        return self.placed(rows, self.start)
+
+    def placed(self, rows: Tensor, like: Tensor) -> Tensor:
+        """[K, B, ...] -> the shape of `like`, a value or `start`."""
+        like = like.unflatten(self.at[0], self.shape) if self.folded else like
         t = rows.reshape(like.movedim(self.at, (0, 1)).shape).movedim((0, 1), self.at)
         return t.flatten(*self.at) if self.folded else t
 
 
-def _bijection(site: Site) -> Any:
+def _bijection(site: Site, who: str) -> Any:
     """From ℝ^D to the support of a site. Raises ValueError for one that has none."""
     kind = family(site.distribution)
     try:
@@ -326,14 +330,14 @@ def _bijection(site: Site) -> Any:
         if support.is_discrete or isinstance(unwrapped(site.distribution), RelaxedBernoulli):
             what = "is discrete" if support.is_discrete else "has mass at the ends of its range"
             raise ValueError(
-                f"anneal expects continuous latents, and site {site.name!r} of the guide is {kind}, which {what}; use "
+                f"{who} expects continuous latents, and site {site.name!r} of the guide is {kind}, which {what}; use "
                 "evaluate, or leave a discrete site out of the guide and mark it with "
                 "infer={'enumerate': 'parallel'} in the model"
             )
         return biject_to(support)
     except NotImplementedError as error:
         raise ValueError(
-            f"anneal expects latents that torch.distributions.biject_to has unconstrained coordinates for, and site "
+            f"{who} expects latents that torch.distributions.biject_to has unconstrained coordinates for, and site "
             f"{site.name!r} of the guide is {kind}, which has none; use evaluate, or register a bijection"
         ) from error
 

@@ -308,6 +308,16 @@ def _drawn(vae: Any, n: int, like: Tensor | None) -> dict[str, Latent]:
     return {name: _latent(s) for name, s in sample_sites(trace) if not s["infer"].get("was_observed")}
 
 
+def drawn_latents(vae: Any, n: int, seed: int, like: Tensor) -> dict[str, Tensor]:
+    """n draws of the latents of the data plate from the model's own prior, [n, ...] by site name.
+
+    Raises ImproperPriorError, a ValueError, for a prior without draws.
+    """
+    trace = unconditioned(vae, {}, n, seed, False, like)
+    found = {n: _latent(s) for n, s in sample_sites(trace) if not s["infer"].get("was_observed")}
+    return {n: latent.rows for n, latent in found.items() if latent.local}
+
+
 def _check_rows(who: str, z: Any, drawn: dict[str, Latent]) -> None:
     """Refuse latents that are not those of the model in name and shape, or of different rows. Raises ValueError."""
     if not isinstance(z, dict) or not all(isinstance(value, Tensor) for value in z.values()):
