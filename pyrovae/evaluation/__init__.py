@@ -7,15 +7,20 @@ from .fidelity import Fidelity, fidelity
 from .gaps import Gaps, gaps
 from .grid import Grid, exact_posterior
 from .matching import best_matching, clustering_accuracy
+from .novelty import Novelty, novelty
 from .samples import decode, encode, generate, interpolate, observations, reconstruct, traverse
+from .surgery import Aggregate, aggregate
 
 __all__ = [
     "DCI",
+    "Aggregate",
     "Annealed",
     "Evaluation",
     "Fidelity",
     "Gaps",
     "Grid",
+    "Novelty",
+    "aggregate",
     "anneal",
     "best_matching",
     "clustering_accuracy",
@@ -30,6 +35,7 @@ __all__ = [
     "interpolate",
     "mig",
     "mutual_information",
+    "novelty",
     "observations",
     "reconstruct",
     "traverse",

@@ -8,21 +8,28 @@ from .graph import graph
 from .information import divergences
 from .laboratory import bias, bounds, cost, signal_to_noise, variance
 from .manifold import agreement, coordinates, spectrum, tangents, volume
+from .novelty import distances, nearest_pairs
 from .pictures import history, images, interpolation, latent_map, reconstructions, samples, traversal
+from .posterior import aggregate_map, gap_bars, posteriors
 from .race import race
 
 __all__ = [
+    "aggregate_map",
     "agreement",
     "bias",
     "bounds",
     "coordinates",
     "cost",
+    "distances",
     "divergences",
+    "gap_bars",
     "graph",
     "history",
     "images",
     "interpolation",
     "latent_map",
+    "nearest_pairs",
+    "posteriors",
     "race",
     "reconstructions",
     "samples",
