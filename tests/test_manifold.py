@@ -53,6 +53,7 @@ def test_angles_of_turned_planes_are_those_they_were_turned_by():
     mixed = [p @ rotation(4, seed) for p, seed in ((a, 1), (b, 2))]  # another basis of each plane
     found = manifold.principal_angles(*[p[None] for p in mixed])[0]
     assert torch.allclose(found, theta, rtol=1e-6, atol=1e-15)
+    assert abs(found[-1] - theta[-1]) < 1e-14
 
 
 @pytest.mark.parametrize("d", [(3, 3), (2, 4), (4, 2), (5, 5)])  # 5 + 5 > 7: planes that share directions
@@ -303,6 +304,20 @@ def test_local_planes_of_a_plane_are_it():
     assert (thin.gap == 0).all()
 
 
+def test_singular_values_are_deviations_of_the_neighbourhood():
+    x = torch.tensor([[0.0], [1.0], [3.0]], dtype=F64)
+    found = manifold.local_tangents(x, 1, k=2).singular_values
+    assert torch.allclose(found, x.std(0).expand(3, 1))
+
+
+def test_a_direction_that_is_hardly_one_is_not_trusted():
+    found = manifold.tangents(lambda z: z * torch.tensor([1.0, 1e-3]), torch.randn(4, 2))
+    assert torch.allclose(found.gap, torch.ones(4))
+    assert torch.allclose(found.least, torch.tensor(1e-3))
+    assert not found.trusted().any()
+    assert found.trusted(least=1e-4).all()
+
+
 def test_local_planes_of_copies_are_not_trusted():
     found = manifold.local_tangents(torch.ones(10, 3), 1, k=4)
     assert found.basis.isfinite().all()
@@ -351,6 +366,8 @@ def test_graphs_in_parts_are_refused():
 def test_copies_are_connected():
     x = torch.tensor([[0.0], [0.0], [1.0], [1.0]])
     near = manifold.neighbours(x, 2)
+    graph = near.graph()
+    assert (graph != graph.T).nnz == 0  # an edge each way
     assert near.parts().tolist() == [4]
     assert torch.allclose(manifold.graph_distances(near)[0], torch.tensor([0.0, 0.0, 1.0, 1.0]))
 
