@@ -54,8 +54,8 @@ def nearest_pairs(found: Novelty, data: Dataset, n: int = 20, columns: int = 10)
     titles = [row for top in names for row in (top, [None] * width)]
     return sheet(
         rows,
-        "Generated, and the nearest training datum: memorised (copy), novel (new) or off the data, at what distance",
-        row_titles=["generated", "training"] * len(above),
+        "Generated, and below it the nearest training datum: a copy, new, or off the data",
+        row_titles=["model", "data"] * len(above),
         cell_titles=titles,
     )
 

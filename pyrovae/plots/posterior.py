@@ -98,10 +98,10 @@ def gap_bars(gaps: Gaps, titles: Sequence[Any] | None = None) -> Figure:
     columns = [t.detach().cpu().numpy() for t in (gaps.amortisation, gaps.approximation, gaps.elbo)]
     amortisation, approximation, elbo = (np.concatenate([[t.mean()], t[:n]]) for t in columns)
     place = np.concatenate([[0.0], 1.6 + np.arange(n)])
-    figure = blank(max(4.5, 2.2 + 0.42 * n), 4.2)
+    figure = blank(max(6.4, 2.2 + 0.42 * n), 4.6)
     ax = figure.subplots()
-    ax.bar(place, amortisation, 0.75, color=ORANGE, label="amortisation gap: the encoder")
-    ax.bar(place, approximation, 0.75, bottom=amortisation, color=BLUE, label="approximation gap: the family of q")
+    ax.bar(place, amortisation, 0.75, color=ORANGE, label="amortisation: the encoder")
+    ax.bar(place, approximation, 0.75, bottom=amortisation, color=BLUE, label="approximation: the family of q")
     top = amortisation + approximation
     ax.scatter(place, top, marker="_", s=130, color="black", linewidths=1.5, label="log p(x)", zorder=3)
     ax.axvline(0.8, color="#cccccc", linewidth=0.8)
@@ -110,8 +110,8 @@ def gap_bars(gaps: Gaps, titles: Sequence[Any] | None = None) -> Figure:
     )
     ax.tick_params(axis="x", length=0, labelsize=8 if n > 15 else 9)
     ax.set(ylabel="nats above the ELBO", xlabel="datum, and below it its ELBO in nats")
-    ax.set_ylim(min(0.0, 1.05 * float(top.min())), 1.25 * float(top.max()) or 1.0)
-    ax.legend(frameon=False, ncols=1, loc="upper right")
+    ax.set_ylim(min(0.0, 1.05 * float(top.min())), 1.08 * float(top.max()) or 1.0)
+    figure.legend(frameon=False, ncols=3, loc="outside lower center", columnspacing=1.0, handlelength=1.4)
     bare(ax)
     ax.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     write_title(ax, "log p(x) = ELBO + amortisation gap + approximation gap")
@@ -138,7 +138,7 @@ def aggregate_map(vae: Any, x: Tensor, points: int = 129) -> Figure:
     plane = len(grid.axes) == 2
     figure = blank(6.0, 5.4 if plane else 3.4)
     ax = figure.subplots()
-    (_contours if plane else _curves)(ax, grid, log_q, {"prior": (grid.log_joint, ORANGE, "-")})
+    (_contours if plane else _curves)(ax, grid, log_q, {"prior": (grid.log_joint[:, 0], ORANGE, "-")})
     if plane:
         ax.set_aspect("equal", adjustable="datalim")
         ax.set(xlabel=grid.names[0], ylabel=grid.names[1])
