@@ -76,7 +76,7 @@ class Codes(torch.nn.Module):
 
     def __init__(self, scale):
         super().__init__()
-        self.scale = scale
+        self.scale = torch.nn.Parameter(torch.tensor(scale, dtype=F64))
 
     def model(self, x):
         with pyro.plate("data", len(x)):
