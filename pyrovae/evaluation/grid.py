@@ -22,7 +22,7 @@ DEPTH = 30.0  # nats below a datum's peak that the grid reaches down to: 7.7 sta
 DRAWS = 1000  # of the prior, which say where to look first
 ROUNDS = 30  # of looking
 SCAN = {1: 257, 2: 49}  # points of each axis while looking, by the number of dimensions
-FIRST, MOST = {1: 257, 2: 65}, {1: 16_385, 2: 513}  # of the grid itself: doubled until it is fine enough
+FIRST, MOST = {1: 2049, 2: 65}, {1: 16_385, 2: 513}  # of the grid itself: doubled until it is fine enough
 GOAL = 0.01  # nats
 BATCH = 256  # data at a time
 
@@ -166,13 +166,13 @@ def resolved(vae: Any, x: Tensor, points: int | None, tolerance: float, seed: in
     return grid
 
 
-def prior_on_grid(vae: Any, x: Tensor, points: int, who: str) -> tuple[Grid, dict[str, Tensor]]:
+def prior_on_grid(vae: Any, x: Tensor, points: int | None, who: str) -> tuple[Grid, dict[str, Tensor]]:
     """p(z), in the place of p(x, z) and of q, around draws of prior and guide; and the latents there, [G, ...] each.
 
     Raises ValueError as `exact_posterior` does.
     """
     low, high, names = _first_box(vae, x, 0, who)
-    u, step = _points(low, high, points)
+    u, step = _points(low, high, points or (1025, 129)[len(low) - 1])
     found: list[tuple[Tensor, ...]] = []
     latents: dict[str, list[Tensor]] = {}
     for rows in u.split(max(2, _ELEMENTS // x[0].numel())):
@@ -235,12 +235,12 @@ def _look(vae: Any, x: Tensor, low: Tensor, high: Tensor, guide: bool, who: str)
             log = log + log_jacobian[:, None]
             there |= (log >= log.amax(0) - DEPTH).any(1)
         least, most = u[there].amin(0), u[there].amax(0)
-        beyond = (least < low + step / 2) | (most > high - step / 2)  # the border itself is not deep enough
-        width = high - low
-        least = torch.where(least < low + step / 2, low - width / 2, least - step)
-        most = torch.where(most > high - step / 2, high + width / 2, most + step)
-        done = ~beyond & (most - least > 0.7 * width)
-        low, high = least, most
+        width, below, above = high - low, least < low + step / 2, most > high - step / 2
+        if bool((below | above).any()):  # the border is not deep enough: first outwards, and inwards when all is inside
+            low, high = torch.where(below, low - width / 2, low), torch.where(above, high + width / 2, high)
+            continue
+        low, high = least - step, most + step
+        done = high - low > 0.7 * width
         if bool(done.all()):
             break
     return low, high

@@ -80,7 +80,8 @@ def sheet(
     k = max(1, min(TILE // max(h, w), (WIDTH // count) // w))
     thin = 2 if count > 20 else 4
     line = 28  # pixels that a title with room above takes
-    above = [line if cell_titles else 0 if r == 0 else 4 * thin if r in wide_above else thin for r in range(len(cells))]
+    told = [any(t is not None for t in row) for row in cell_titles or [[]] * len(cells)]
+    above = [line if t else 0 if r == 0 else 4 * thin if r in wide_above else thin for r, t in enumerate(told)]
     before = [0 if c == 0 else 4 * thin if c in wide_before else thin for c in range(count)]
     tops = np.cumsum(above) + k * h * np.arange(len(cells))
     lefts = np.cumsum(before) + k * w * np.arange(count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,12 +12,16 @@ from ..evaluation.novelty import VERDICTS, Novelty
 from .arguments import as_pictures, in_rows, shades, value_span
 from .drawing import BLUE, GREY, ORANGE, bare, blank, sheet, vectors, write_title
 
+SHORT = dict(zip(VERDICTS, ("copy", "new", "off"), strict=True))
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def nearest_pairs(found: Novelty, data: Dataset, n: int = 20, columns: int = 10) -> Figure:
     """What a model made, and below each the nearest training datum, from the nearest pair to the furthest.
+
+    Above each is its verdict, "copy" for memorised, "new" for novel and "off" for off the data, and the distance.
 
     Args:
         found: as `evaluation.novelty` gives it.
@@ -47,16 +51,12 @@ def nearest_pairs(found: Novelty, data: Dataset, n: int = 20, columns: int = 10)
     cells, width = shades(pictures, span), min(columns, len(shown))
     rest = [None] * (-len(shown) % width)
     above, below = (in_rows([*half, *rest], width) for half in (cells[: len(shown)], cells[len(shown) :]))
-    short = dict(zip(VERDICTS, ("copy", "new", "off"), strict=True))
-    told = [f"{short[found.verdicts[i]]} {found.distance[i]:.3g}" for i in shown.tolist()]
-    names = in_rows([*told, *rest], width)
-    rows = [row for pair in zip(above, below, strict=True) for row in pair]
-    titles = [row for top in names for row in (top, [None] * width)]
+    told = [f"{SHORT[found.verdicts[i]]} {found.distance[i]:.3g}" for i in shown.tolist()]
     return sheet(
-        rows,
-        "Generated, and below it the nearest training datum: a copy, new, or off the data",
-        row_titles=["model", "data"] * len(above),
-        cell_titles=titles,
+        [row for pair in zip(above, below, strict=True) for row in pair],
+        "What was generated, and the nearest training datum at what distance",
+        row_titles=["x", "nearest"] * len(above),
+        cell_titles=[row for top in in_rows([*told, *rest], width) for row in (top, [None] * width)],
     )
 
 
@@ -78,7 +78,7 @@ def distances(found: Novelty) -> Figure:
         "held-out data": (found.held_out.numpy(), BLUE),
         f"{len(found.distance)} generated": (found.distance.numpy(), ORANGE),
     }
-    bins: Any = np.histogram_bin_edges(np.concatenate([d for d, _ in groups.values()]), bins=50)
+    bins = np.histogram_bin_edges(np.concatenate([d for d, _ in groups.values()]), bins=50).tolist()
     for name, (d, colour) in groups.items():
         share = np.full(len(d), 1 / len(d))
         ax.hist(d, bins, weights=share, histtype="stepfilled", color=colour, alpha=0.35, label=name)
@@ -86,6 +86,9 @@ def distances(found: Novelty) -> Figure:
     top = 1.22 * ax.get_ylim()[1]
     ax.set_ylim(0, top)
     left, right = ax.get_xlim()
+    left = min(left, found.low - 0.17 * (right - left))  # for a word
+    right = max(right, found.high + 0.17 * (right - left))
+    ax.set_xlim(left, right)
     edges = [left, found.low, found.high, right]
     for edge in edges[1:3]:
         ax.axvline(edge, color=GREY, linestyle="--", linewidth=1)

@@ -98,27 +98,26 @@ def gap_bars(gaps: Gaps, titles: Sequence[Any] | None = None) -> Figure:
     columns = [t.detach().cpu().numpy() for t in (gaps.amortisation, gaps.approximation, gaps.elbo)]
     amortisation, approximation, elbo = (np.concatenate([[t.mean()], t[:n]]) for t in columns)
     place = np.concatenate([[0.0], 1.6 + np.arange(n)])
-    figure = blank(max(6.4, 2.2 + 0.42 * n), 4.6)
+    figure = blank(max(6.4, 2.2 + 0.42 * n), 4.2)
     ax = figure.subplots()
-    ax.bar(place, amortisation, 0.75, color=ORANGE, label="amortisation: the encoder")
-    ax.bar(place, approximation, 0.75, bottom=amortisation, color=BLUE, label="approximation: the family of q")
+    ax.bar(place, amortisation, 0.75, color=ORANGE, label="amortisation gap: the encoder")
+    ax.bar(place, approximation, 0.75, bottom=amortisation, color=BLUE, label="approximation gap: the family of q")
     top = amortisation + approximation
     ax.scatter(place, top, marker="_", s=130, color="black", linewidths=1.5, label="log p(x)", zorder=3)
     ax.axvline(0.8, color="#cccccc", linewidth=0.8)
-    ax.set_xticks(
-        place, [f"{name}\n{value:.0f}".replace("-", "−") for name, value in zip(["mean", *names], elbo, strict=True)]
-    )
+    below = [f"{value:.0f}".replace("-", "−") for value in elbo]
+    ax.set_xticks(place, [f"{name}\n{text}" for name, text in zip(["mean", *names], below, strict=True)])
     ax.tick_params(axis="x", length=0, labelsize=8 if n > 15 else 9)
     ax.set(ylabel="nats above the ELBO", xlabel="datum, and below it its ELBO in nats")
-    ax.set_ylim(min(0.0, 1.05 * float(top.min())), 1.08 * float(top.max()) or 1.0)
-    figure.legend(frameon=False, ncols=3, loc="outside lower center", columnspacing=1.0, handlelength=1.4)
+    ax.set_ylim(min(0.0, 1.05 * float(top.min())), 1.4 * float(top.max()) or 1.0)
+    ax.legend(frameon=False, ncols=1, loc="upper right")
     bare(ax)
     ax.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     write_title(ax, "log p(x) = ELBO + amortisation gap + approximation gap")
     return figure
 
 
-def aggregate_map(vae: Any, x: Tensor, points: int = 129) -> Figure:
+def aggregate_map(vae: Any, x: Tensor, points: int | None = None) -> Figure:
     """The aggregate posterior q(z) = mean of q(z | x) over the data, and the prior p(z): densities of one or two z.
 
     Where q(z) is empty and the prior is not, what is generated comes from codes that no datum has.
@@ -126,7 +125,7 @@ def aggregate_map(vae: Any, x: Tensor, points: int = 129) -> Figure:
     Args:
         vae: anything with a Pyro `model(x)` and `guide(x)` that `evaluation.exact_posterior` takes.
         x: data [N, *event]; all of them are in the mixture.
-        points: of each axis.
+        points: of each axis; None for 1,025, or 129 for each of two.
 
     Raises:
         ValueError: for data that are none, and latents as in `exact_posterior`.
@@ -140,7 +139,7 @@ def aggregate_map(vae: Any, x: Tensor, points: int = 129) -> Figure:
     ax = figure.subplots()
     (_contours if plane else _curves)(ax, grid, log_q, {"prior": (grid.log_joint[:, 0], ORANGE, "-")})
     if plane:
-        ax.set_aspect("equal", adjustable="datalim")
+        ax.set_aspect("equal")
         ax.set(xlabel=grid.names[0], ylabel=grid.names[1])
     else:
         ax.set(xlabel=grid.names[0], ylabel=f"density per unit of {grid.names[0]}")
@@ -171,9 +170,8 @@ def _contours(ax: Axes, grid: Grid, filled: Tensor, lines: Lines) -> None:
     def height(log: Tensor) -> np.ndarray:
         return (log - log.max()).cpu().numpy().reshape(size).T
 
-    levels = _levels(grid, filled)
     shades = [(*_rgb(GREEN), alpha) for alpha in (0.18, 0.4, 0.75)]
-    ax.contourf(a, b, height(filled), levels=[*levels, 1e-9], colors=shades)
+    ax.contourf(a, b, height(filled), levels=[*_levels(grid, filled), 1e-9], colors=shades)
     for log, colour, style in lines.values():
         ax.contour(
             a, b, height(log), levels=_levels(grid, log), colors=colour, linestyles=style, linewidths=(0.8, 1.1, 1.5)
@@ -189,14 +187,12 @@ def _rgb(colour: str) -> tuple[float, float, float]:
 
 
 def _levels(grid: Grid, log: Tensor) -> list[float]:
-    """The log densities, below the peak, that 99, 90 and 50 % of the mass are above."""
+    """The log densities, below the peak, that these shares of the mass are above, in increasing order."""
     order = log.argsort(descending=True)
     share = (log + grid.log_volume).softmax(0)[order].cumsum(0)
-    found = [-1e-6 * (3 - i) for i in range(len(MASSES))]  # at most, so that they ascend where all mass is at one point
-    for i, mass in enumerate(MASSES):
-        last = int((share < mass).sum().clamp(max=len(order) - 1))
-        found[i] += float(log[order[last]] - log.max())
-    return found
+    places = [min(int((share < mass).sum()), len(order) - 1) for mass in MASSES]
+    levels = [float(log[order[i]] - log.max()) for i in places]
+    return [level - 1e-6 * (len(levels) - i) for i, level in enumerate(levels)]  # never two that are one
 
 
 def _range(grid: Grid, logs: list[Tensor]) -> list[tuple[float, float]]:
