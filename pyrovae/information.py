@@ -12,12 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.distributions import Delta
 from torch import Tensor
-from torch.distributions import Distribution, MultivariateNormal
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    MixtureSameFamily,
+    MultivariateNormal,
+    OneHotCategorical,
+)
 
 from .arguments import check_whole
 from .objectives.closed_forms import closed_kl
-from .program import seeded
+from .program import seeded, unwrapped
 
 UNITS = {"nats": 1.0, "bits": math.log(2)}  # how many nats one of them is
 MANY = 1_000  # values of a distribution that are summed over
@@ -72,7 +80,7 @@ def information_content(p: Any, x: Any = None, unit: str = "nats") -> Tensor:
     if isinstance(p, Distribution):
         if x is None:
             raise ValueError("information_content expects x, what happened, beside a distribution; give it")
-        return -p.log_prob(x) / size
+        return -log_prob(p, torch.as_tensor(x)) / size
     p = _numbers(p)
     if not bool(((p >= 0) & (p <= 1)).all()):
         raise ValueError(
@@ -105,7 +113,7 @@ def entropy(p: Any, unit: str = "nats", draws: int = 10_000, seed: int = 0) -> Q
     try:
         return _exactly(p.entropy(), size, unit)
     except NotImplementedError:
-        return _mean(p, lambda x: -p.log_prob(x), draws, seed, size, unit)
+        return _mean(p, lambda x: -log_prob(p, x), draws, seed, size, unit)
 
 
 def cross_entropy(p: Any, q: Any, unit: str = "nats", draws: int = 10_000, seed: int = 0) -> Quantity:
@@ -123,7 +131,7 @@ def cross_entropy(p: Any, q: Any, unit: str = "nats", draws: int = 10_000, seed:
     try:
         return _exactly(p.entropy() + closed_kl(p, q), size, unit)
     except NotImplementedError:
-        return _mean(p, lambda x: -log_prob(q, x), draws, seed, size, unit)
+        return _mean(p, lambda x: -log_prob(q, x), draws, seed, size, unit, q)
 
 
 def kl(p: Any, q: Any, unit: str = "nats", draws: int = 10_000, seed: int = 0) -> Quantity:
@@ -159,7 +167,7 @@ def kl(p: Any, q: Any, unit: str = "nats", draws: int = 10_000, seed: int = 0) -
     try:
         return _exactly(closed_kl(p, q), size, unit)
     except NotImplementedError:
-        return _mean(p, lambda x: p.log_prob(x) - log_prob(q, x), draws, seed, size, unit)
+        return _mean(p, lambda x: log_prob(p, x) - log_prob(q, x), draws, seed, size, unit, q)
 
 
 def jensen_shannon(p: Any, q: Any, unit: str = "nats", draws: int = 10_000, seed: int = 0) -> Quantity:
@@ -180,9 +188,9 @@ def jensen_shannon(p: Any, q: Any, unit: str = "nats", draws: int = 10_000, seed
 
     def to_middle(one: Any, other: Any) -> Callable[[Tensor], Tensor]:
         # log one − log ½ (one + other), where the other may be 0
-        return lambda x: math.log(2) - torch.nn.functional.softplus(log_prob(other, x) - one.log_prob(x))
+        return lambda x: math.log(2) - torch.nn.functional.softplus(log_prob(other, x) - log_prob(one, x))
 
-    parts = [_mean(a, to_middle(a, b), draws, seed + i, size, unit) for i, (a, b) in enumerate(((p, q), (q, p)))]
+    parts = [_mean(a, to_middle(a, b), draws, seed + i, size, unit, b) for i, (a, b) in enumerate(((p, q), (q, p)))]
     error = (parts[0].standard_error ** 2 + parts[1].standard_error ** 2).sqrt() / 2
     return Quantity((parts[0].value + parts[1].value) / 2, error, unit)
 
@@ -256,8 +264,19 @@ def _table(who: str, p: Any) -> Tensor | None:
     """The probabilities of all values [*batch, n], of a vector or a distribution of few values; else None."""
     if not isinstance(p, Distribution):
         return _check(who, _numbers(p))
+    _refuse_points(who, p)
+    if isinstance(p, Categorical | OneHotCategorical):
+        return p.probs  # whose zeros are zeros; logits are kept finite
+    if isinstance(p, Bernoulli):
+        return torch.stack([1 - p.probs, p.probs], -1)
     values = _values(p)
     return None if values is None else p.log_prob(values).exp().movedim(0, -1)
+
+
+def _refuse_points(who: str, *distributions: Any) -> None:
+    """A point has no density, though Pyro's log_prob of one is 0. Raises ValueError."""
+    if any(isinstance(unwrapped(d), Delta) for d in distributions):
+        raise ValueError(f"{who} expects distributions with a density or a mass, got a point; give one of some width")
 
 
 def _values(p: Distribution) -> Tensor | None:
@@ -281,6 +300,7 @@ def _tables(who: str, p: Any, q: Any) -> tuple[Tensor, Tensor] | None:
             raise ValueError(
                 f"{who} expects distributions of one event shape, got {list(p.event_shape)} and {list(q.event_shape)}"
             )
+        _refuse_points(who, p, q)
         own, others = _values(p), _values(q)
         if own is None or others is None or not _alike(own, others):
             return None
@@ -299,6 +319,9 @@ def _alike(own: Tensor, others: Tensor) -> bool:
 
 def log_prob(q: Any, x: Tensor) -> Tensor:
     """log q(x), −∞ where q has no such value."""
+    if isinstance(q, MixtureSameFamily):  # whose support is what all of its components have
+        each = log_prob(q.component_distribution, x.unsqueeze(-1 - len(q.event_shape)))
+        return (q.mixture_distribution.logits + each).logsumexp(-1)
     try:
         inside = q.support.check(x)
     except NotImplementedError:
@@ -315,10 +338,13 @@ def _exactly(value: Tensor, size: float, unit: str) -> Quantity:
     return Quantity(value, torch.zeros_like(value), unit)
 
 
-def _mean(p: Any, log: Callable[[Tensor], Tensor], draws: int, seed: int, size: float, unit: str) -> Quantity:
+def _mean(
+    p: Any, log: Callable[[Tensor], Tensor], draws: int, seed: int, size: float, unit: str, q: Any = None
+) -> Quantity:
     """The mean of log(x) over draws from p, with its standard error."""
     check_whole("information", "draws", draws, least=2)
+    batch = p.batch_shape if q is None else torch.broadcast_shapes(p.batch_shape, q.batch_shape)
     with seeded(seed):
-        values = log(p.sample((draws,))) / size
+        values = log(p.expand(batch).sample((draws,))) / size
     error = values.std(0) / math.sqrt(draws)
     return Quantity(values.mean(0), error.where(values.isfinite().all(0), 0.0), unit)  # an infinite value is certain

@@ -195,6 +195,28 @@ def test_what_the_other_does_not_have_costs_infinity():
     assert float(jensen_shannon(whole, dist.Uniform(number(50.0), number(51.0)))) == pytest.approx(math.log(2))
 
 
+def test_a_mixture_has_the_values_of_any_component():
+    ends = torch.distributions.Uniform(number([0.0, 2.0]), number([1.0, 3.0]))
+    p = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(number([0.5, 0.5])), ends)
+    q = torch.distributions.Uniform(number(0.0), number(4.0))
+    torch.testing.assert_close(kl(p, q).value, number(math.log(2)))
+    assert float(kl(q, p)) == math.inf
+    torch.testing.assert_close(information_content(p, [0.5, 1.5]), number([math.log(2), math.inf]))
+
+
+def test_zeros_are_zeros():
+    p, q = (dist.Categorical(number(v)) for v in ([0.5, 0.5], [1.0, 0.0]))
+    assert float(kl(p, q)) == math.inf
+    assert float(kl(dist.Bernoulli(number(0.5)), dist.Bernoulli(number(1.0)))) == math.inf
+
+
+def test_batches_are_broadcast():
+    told = kl(mixture(), dist.Normal(torch.zeros(3, dtype=F64), 2.0))
+    assert told.value.shape == told.standard_error.shape == (3,)
+    plain = torch.distributions.Normal(number(0.0), number(1.0))
+    torch.testing.assert_close(kl(plain, torch.distributions.Normal(number(1.0), number(1.0))).value, number(0.5))
+
+
 def test_the_callers_random_numbers_stay():
     torch.manual_seed(3)
     first = torch.rand(1)
@@ -220,6 +242,8 @@ def test_batches_and_gradients():
         (lambda: kl([0.5, 0.5], dist.Bernoulli(0.5)), "two distributions or two probability vectors, got one of each"),
         (lambda: kl(dist.Normal(0.0, 1.0), mixture().expand([2]).to_event(1)), r"one event shape, got \[\] and \[2\]"),
         (lambda: kl(mixture(), mixture(0.5), draws=0), "draws as a whole number of at least 2, got 0"),
+        (lambda: entropy(dist.Delta(number(0.0))), "expects distributions with a density or a mass, got a point"),
+        (lambda: kl(dist.Delta(number(0.0)), dist.Normal(0.0, 1.0)), "got a point; give one of some width"),
         (lambda: information_content(dist.Normal(0.0, 1.0)), "expects x, what happened"),
         (lambda: information_content(1.5), "expects probabilities from 0 to 1, got 1.5 to 1.5"),
         (lambda: mutual_information([0.5, 0.5]), r"expects a table \[\*batch, X, Y\], got the shape \[2\]"),

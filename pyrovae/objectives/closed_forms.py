@@ -53,13 +53,13 @@ _NormalKL.forward.__dict__["__signature__"] = inspect.signature(_NormalKL.forwar
 def closed_kl(q: Any, p: Any) -> Tensor:
     """KL(q ‖ p) over the batch shape of two distributions, in nats. Raises NotImplementedError where torch has none."""
     a, b = unwrapped(q), unwrapped(p)
-    if isinstance(p, MultivariateNormal) and isinstance(q, Independent) and _normal(a) and q.event_dim == 1:
+    if isinstance(p, MultivariateNormal) and isinstance(q, Independent) and _normal(a) and len(q.event_shape) == 1:
         return _kl_diagonal_full(a, p)
-    alike = a.batch_shape == b.batch_shape == q.batch_shape + q.event_shape and q.event_dim == p.event_dim
+    alike = a.batch_shape == b.batch_shape == q.batch_shape + q.event_shape and len(q.event_shape) == len(p.event_shape)
     if not (alike and _normal(a) and _normal(b)):
         return kl_divergence(q, p)
     each = _NormalKL.apply(a.loc, a.scale, b.loc, b.scale)
-    return sum_rightmost(each, q.event_dim)
+    return sum_rightmost(each, len(q.event_shape))
 
 
 def _normal(distribution: Any) -> bool:
