@@ -127,9 +127,9 @@ def test_the_parts_of_digits_add_up(epochs):
     vae = pv.models.VAE.build(data, latent=2, hidden=[32])
     if epochs:
         pv.fit(vae, data, epochs=epochs, progress=False)
-    found = check_parts(vae, data.test[:4], steps=60)
-    ev = pv.evaluate(vae, data.test[:4], particles=20_000)
-    assert ((ev.elbo - found.elbo).abs() < 0.3).all()
+    found = check_parts(vae, data.test[:3], steps=30)
+    ev = pv.evaluate(vae, data.test[:3], particles=5000)
+    assert ((ev.elbo - found.elbo).abs() < 0.5).all()
     assert found.to_dict()["elbo"] == pytest.approx(float(found.elbo.mean()))
 
 
@@ -137,7 +137,7 @@ def test_the_parts_of_digits_add_up(epochs):
 def test_other_families_come_nearer(posterior):
     data = pv.data.load("digits")
     vae = pv.models.VAE.build(data, latent=1, hidden=[16], posterior=posterior)
-    found = check_parts(vae, data.test[:3], steps=60)
+    found = check_parts(vae, data.test[:3], steps=30)
     assert float(found.approximation.max()) < 1
     assert float(found.amortisation.min()) > 0.01
 
@@ -145,7 +145,7 @@ def test_other_families_come_nearer(posterior):
 def test_a_positive_latent():
     data = pv.data.load("digits")
     vae = pv.models.VAE.build(data, latent=1, hidden=[16], prior="Gamma", posterior="LogNormal")
-    check_parts(vae, data.test[:3], steps=60)
+    check_parts(vae, data.test[:3], steps=30)
 
 
 class Folded(nn.Module):
