@@ -240,3 +240,17 @@ def test_the_page_on_stories_has_the_figures_of_its_benchmark():
     figures = re.findall(r"−[\d.]+ ± [\d.]+", measured)
     assert len(figures) == 12
     assert re.findall(r"−[\d.]+ ± [\d.]+", page) == figures
+
+
+def test_the_pages_have_the_figures_of_their_benchmarks():
+    def measured(name):
+        return (ROOT / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8")
+
+    models, manifolds = ((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in ("models", "manifolds"))
+    alone, both = zip(*re.findall(r"\| ([\d.]+)% \| ([\d.]+)% \|", measured("semi-supervised")), strict=True)
+    assert f"{both[0]}, {both[1]} and {both[2]} %" in models
+    assert f"{alone[0]}, {alone[1]} and {alone[2]} % by labels alone" in models
+    elbo, penalised = re.findall(r"\| ([\d.]+ ± [\d.]+) \|", measured("disentanglement"))[::2]  # the first of each row
+    assert f"{elbo} under the ELBO, and {penalised} with" in " ".join(models.split())
+    rows = re.findall(r"\| ([\d.]+) \| ([\d.]+) \|", measured("manifold"))
+    assert f"{sum(float(s) for s, _ in rows[1:3]) / 60:.1f} minutes and {rows[-1][1]} GiB" in manifolds
