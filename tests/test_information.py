@@ -159,6 +159,9 @@ def test_draws_where_no_closed_form_is_known():
         return (torch.xlogy(a, a / m) + torch.xlogy(b, b / m)) / 2
 
     estimates(lambda s: jensen_shannon(p, q, seed=s, **options), quadrature(middle))
+    # whose draws would be the same ones under one seed
+    p, q = dist.Normal(number(0.0), number(1.0)), dist.Normal(number(1.0), number(1.0))
+    estimates(lambda s: jensen_shannon(p, q, seed=s, **options), quadrature(middle))
 
 
 def test_closed_forms_are_those_of_draws():
