@@ -13,6 +13,7 @@ from scipy import integrate, stats
 import pyrovae as pv
 from pyrovae.information import cross_entropy, entropy, information_content, jensen_shannon, kl, mutual_information
 
+COIN = dist.Bernoulli(0.5)
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
 
 
@@ -91,6 +92,64 @@ def test_mutual_information_of_a_noisy_channel():
     cov = number([[4.0, 4.0], [4.0, 5.0]])
     told = mutual_information(dist.MultivariateNormal(torch.zeros(2, dtype=F64), cov), first=1, unit="bits")
     torch.testing.assert_close(told.value, number(0.5 * math.log2(1 + 4.0)))
+
+
+def test_mutual_information_of_few_values_is_that_of_their_table():
+    weight = number([0.2, 0.5, 0.3])
+    table = torch.softmax(torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=F64), 1)
+    found = mutual_information(dist.Categorical(weight), given=lambda y: dist.Categorical(table[y]))
+    expected = mutual_information(weight[:, None] * table)
+    assert found.exact
+    torch.testing.assert_close(found.value, expected.value, **TIGHT)
+
+
+def channel(noise):
+    """y ~ 𝒩(0, I_2), x | y ~ 𝒩(y, noise² I_2): I = log(1 + 1 / noise²)."""
+    return dist.Normal(torch.zeros(2, dtype=F64), 1.0).to_event(1), lambda y: dist.Normal(y, noise).to_event(1)
+
+
+def two(noise):
+    """y a coin, x | y ~ 𝒩(y, noise²)."""
+    return dist.Bernoulli(number(0.3)), lambda y: dist.Normal(y.double(), noise)
+
+
+def of_two(noise):
+    each, weight = [stats.norm(m, noise) for m in (0, 1)], (0.7, 0.3)
+
+    def integrand(x):
+        marginal = sum(w * e.pdf(x) for w, e in zip(weight, each, strict=True))
+        return sum(w * e.pdf(x) * (e.logpdf(x) - math.log(marginal)) for w, e in zip(weight, each, strict=True))
+
+    return integrate.quad(integrand, -6 * noise, 1 + 6 * noise, epsabs=1e-10)[0]
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"), [(channel(0.8), math.log(1 + 1 / 0.64)), (two(0.5), of_two(0.5))], ids=["normal", "coin"]
+)
+def test_mutual_information_of_what_is_drawn(pair, expected):
+    """Within the stated error, in the mean of 40 seeds; fails once in 10^6."""
+    p, given = pair
+    found = [mutual_information(p, given=given, draws=400, seed=seed) for seed in range(40)]
+    errors = torch.stack([f.standard_error for f in found])
+    off = torch.stack([f.value for f in found]) - expected
+    assert abs(off.mean()) < 4.9 * errors.mean() / math.sqrt(40)
+    assert 0.5 < off.std() / errors.mean() < 1.5
+    bits = mutual_information(p, given=given, unit="bits", draws=400, seed=0)
+    torch.testing.assert_close(bits.value * math.log(2), found[0].value)
+
+
+def test_mutual_information_in_chunks(monkeypatch):
+    p, given = channel(0.1)
+    whole = mutual_information(p, given=given, draws=100)
+    monkeypatch.setattr("pyrovae.information.mutual.ELEMENTS", 700)  # three rows at a time, and one left
+    torch.testing.assert_close(mutual_information(p, given=given, draws=100).value, whole.value, **TIGHT)
+
+
+def test_what_few_draws_cannot_tell_is_in_the_error():
+    """With 1,000 bits in x no bound from 50 draws goes beyond log 50; the other is too large."""
+    p, given = channel(1e-9)
+    found = mutual_information(p, given=given, draws=50)
+    assert found.standard_error > abs(found.value - math.log(1e18)) / 2
 
 
 def test_bits_are_nats_by_log_2():
@@ -250,7 +309,15 @@ def test_batches_and_gradients():
         (lambda: information_content(dist.Normal(0.0, 1.0)), "expects x, what happened"),
         (lambda: information_content(1.5), "expects probabilities from 0 to 1, got 1.5 to 1.5"),
         (lambda: mutual_information([0.5, 0.5]), r"expects a table \[\*batch, X, Y\], got the shape \[2\]"),
-        (lambda: mutual_information(dist.Normal(0.0, 1.0)), "got Normal; for others take kl"),
+        (lambda: mutual_information(dist.Normal(0.0, 1.0)), r"got Normal; for others give p\(y\) and given"),
+        (lambda: mutual_information([0.5, 0.5], given=lambda y: y), r"one distribution p\(y\) beside given, got list"),
+        (lambda: mutual_information(COIN, given=lambda y: y), r"a distribution of batch shape \[2\], .*, got Tensor"),
+        (
+            lambda: mutual_information(COIN, given=lambda y: dist.Normal(torch.zeros(2, 3), 1.0)),
+            r"of batch shape \[2\], a row for each y, got \[2, 3\]; declare the dimensions of x with to_event",
+        ),
+        (lambda: mutual_information(COIN, given=lambda y: dist.Delta(y)), "got a point"),
+        (lambda: mutual_information(dist.Normal(0.0, 1.0), given=lambda y: y, draws=1), "draws as a whole number"),
         (lambda: mutual_information(dist.MultivariateNormal(torch.zeros(2), torch.eye(2))), "first from 1 to 1"),
     ],
 )
@@ -278,3 +345,29 @@ def test_the_areas_of_the_picture_are_the_divergences():
             assert abs(area - float(told)) < 5 * float(told.standard_error) + 2e-3  # fails once in 10^6
     with pytest.raises(ValueError, match="divergences expects distributions of one number each"):
         pv.plots.divergences(dist.Normal(torch.zeros(2), 1.0), dist.Normal(torch.zeros(2), 2.0))
+
+
+def test_the_area_of_the_picture_is_the_entropy():
+    for p in (mixture(), number([0.5, 0.25, 0.25, 0.0])):
+        figure = pv.plots.entropy(p, "bits")
+        figure.canvas.draw()
+        right = figure.axes[1]
+        if isinstance(p, dist.Distribution):
+            area = integrate.trapezoid(right.lines[0].get_ydata(), right.lines[0].get_xdata())
+        else:
+            area = sum(bar.get_height() for bar in right.containers[0])
+        told = entropy(p, "bits")
+        assert abs(area - float(told)) < 5 * float(told.standard_error) + 2e-3  # fails once in 10^6
+    with pytest.raises(ValueError, match="entropy expects one probability vector"):
+        pv.plots.entropy([[0.5, 0.5], [0.1, 0.9]])
+
+
+def test_the_picture_of_dependence_sums_to_the_mutual_information():
+    table = [[0.4, 0.1, 0.0], [0.05, 0.25, 0.2]]
+    figure = pv.plots.dependence(table, "bits")
+    figure.canvas.draw()
+    shown = figure.axes[2].images[0].get_array()
+    assert abs(shown.sum() - float(mutual_information(table, unit="bits"))) < 1e-12
+    for wrong, said in (([table, table], "one table"), (dist.Normal(0.0, 1.0), "got Normal; give p")):
+        with pytest.raises(ValueError, match=said):
+            pv.plots.dependence(wrong)

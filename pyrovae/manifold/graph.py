@@ -1,4 +1,4 @@
-"""The manifold without a model: a graph of nearest neighbours, its tangent planes, distances and coordinates."""
+"""The manifold without a model: a graph of nearest neighbours, its tangent planes and coordinates."""
 
 from __future__ import annotations
 
@@ -136,34 +136,6 @@ def _directions(x: Tensor, d: int) -> tuple[Tensor, Tensor]:
     return torch.linalg.qr(x.mT @ left.flip(2)[..., :d]).Q, s  # orthonormal, though s_d be nearly 0
 
 
-def graph_distances(near: Neighbours, sources: Tensor | None = None) -> Tensor:
-    """Lengths of the shortest ways through the graph from each of S data to all, [S, N], in units of x.
-
-    As data grow dense they approach geodesic distances on the manifold, if k grows as well: with k fixed, ways zigzag
-    as much as before. They are too short by the chords between neighbours.
-
-    Args:
-        near: `neighbours(x, k)`.
-        sources: rows to start from, [S]; None for all, which takes 8 N² bytes.
-
-    Raises:
-        ValueError: for a graph in several parts, between which there is no way.
-
-    Reference: Tenenbaum, de Silva and Langford, "A global geometric framework for nonlinear dimensionality reduction",
-    2000.
-
-    >>> line = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.1]])
-    >>> graph_distances(neighbours(line, 2), torch.tensor([0]))
-    tensor([[0.0000, 1.0000, 2.0000, 1.1000]])
-    """
-    from scipy.sparse.csgraph import dijkstra
-
-    _check_connected("graph_distances", near)
-    indices = None if sources is None else torch.as_tensor(sources).numpy()
-    found = torch.from_numpy(dijkstra(near.graph(), directed=False, indices=indices))
-    return found.to(near.distance.dtype)
-
-
 @dataclass(frozen=True)
 class Coordinates:
     """Coordinates of N data on their manifold.
@@ -220,7 +192,7 @@ def coordinates(x: Tensor, d: int = 2, k: int = 20, method: str = "isomap", seed
     check_count("coordinates", "d of at least 1", "d", d)
     if not d < k:
         raise ValueError(f"coordinates expects more neighbours than dimensions, got k={k} and d={d}; raise k")
-    _check_connected("coordinates", neighbours(x, k))
+    check_connected("coordinates", neighbours(x, k))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if method == "isomap":
@@ -236,7 +208,7 @@ def coordinates(x: Tensor, d: int = 2, k: int = 20, method: str = "isomap", seed
     return Coordinates(torch.from_numpy(values).to(x.dtype), float(error))
 
 
-def _check_connected(who: str, near: Neighbours) -> None:
+def check_connected(who: str, near: Neighbours) -> None:
     """Refuse a graph in several parts. Raises ValueError."""
     sizes = near.parts().tolist()
     if len(sizes) > 1:

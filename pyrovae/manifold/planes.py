@@ -53,6 +53,20 @@ class Planes:
         return max(self.basis.shape[1:]) * torch.finfo(self.singular_values.dtype).eps
 
 
+def orthonormal(who: str, planes: Tensor | Planes) -> Tensor:
+    """The bases of planes. Raises ValueError where columns are not orthonormal."""
+    if isinstance(planes, Planes):
+        return planes.basis
+    basis = planes.detach()
+    error = (basis.mT @ basis - torch.eye(basis.shape[-1], dtype=basis.dtype, device=basis.device)).abs()
+    if not (error < 1e-3).all():
+        raise ValueError(
+            f"{who} expects orthonormal columns, got UᵀU that is {float(error.max()):.2g} from 1; use "
+            "torch.linalg.qr(u).Q"
+        )
+    return basis
+
+
 def principal_angles(a: Tensor | Planes, b: Tensor | Planes) -> Tensor:
     """The angles between two planes at each point, ascending, in radians: [N, d].
 
@@ -74,7 +88,7 @@ def principal_angles(a: Tensor | Planes, b: Tensor | Planes) -> Tensor:
     >>> principal_angles(torch.eye(3)[None, :, :2], turned).sin()
     tensor([[0.0000, 0.6000]])
     """
-    a, b = (p.basis if isinstance(p, Planes) else p for p in (a, b))
+    a, b = (orthonormal("principal_angles", p) for p in (a, b))
     if a.dim() != 3 or b.dim() != 3 or a.shape[:2] != b.shape[:2] or 0 in (*a.shape, *b.shape):
         raise ValueError(
             f"principal_angles expects planes [N, D, d] of the same points, got {list(a.shape)} and {list(b.shape)}; "
@@ -83,13 +97,6 @@ def principal_angles(a: Tensor | Planes, b: Tensor | Planes) -> Tensor:
     b = b.to(a.device)
     dtype = torch.promote_types(a.dtype, b.dtype)
     a, b = (p.to(dtype) for p in (a, b))
-    for basis in (a, b):
-        error = (basis.mT @ basis - torch.eye(basis.shape[2], dtype=dtype, device=a.device)).abs().max()
-        if not error < 1e-3:
-            raise ValueError(
-                f"principal_angles expects orthonormal columns, got UᵀU that is {float(error):.2g} from 1; use "
-                "torch.linalg.qr(u).Q"
-            )
     if a.shape[2] < b.shape[2]:
         a, b = b, a
     inner = a.mT @ b  # [N, d, d']

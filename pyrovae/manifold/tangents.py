@@ -96,7 +96,7 @@ def encoder_tangents(vae: Any, x: Tensor, d: int | None = None, seed: int = 0, c
     >>> encoder_tangents(pv.models.VAE.build(data, latent=2), data.test[:3]).basis.shape
     torch.Size([3, 64, 2])
     """
-    x, found = _at_home("encoder_tangents", vae, x), []
+    x, found = at_home("encoder_tangents", vae, x), []
     for start, stop in in_chunks("encoder_tangents", len(x), chunk):
         rows = _encoder("encoder_tangents", vae, x[start:stop], seed)[0]  # [n, L, D]
         found.append(decomposed("encoder_tangents", rows.mT)[:2])
@@ -142,12 +142,10 @@ def reconstruction_tangents(
     torch.Size([3, 2])
     """
     who, found = "reconstruction_tangents", []
-    x = _at_home(who, vae, x)
+    x = at_home(who, vae, x)
     for start, stop in in_chunks(who, len(x), chunk):
-        rows, codes = _encoder(who, vae, x[start:stop], seed)  # ∂z/∂x: [n, L, D]
-        f = moving(who, vae, codes, _moved(who, codes), x[start:stop], observed, seed)
-        u, s, v = decomposed(who, jacobian(f, 0, len(f.z)))
-        inner, values, _ = torch.linalg.svd(s[..., None] * (v.mT @ rows), full_matrices=False)  # S Vᵀ ∂z/∂x: [n, L, D]
+        u, rest = reconstruction(who, vae, x[start:stop], observed, seed)
+        inner, values, _ = torch.linalg.svd(rest, full_matrices=False)
         found.append((u @ inner, values))
     basis, values = (torch.cat(part) for part in zip(*found, strict=True))
     return Planes(basis[..., : _dimensions(who, d, basis.shape[2])], values)
@@ -176,10 +174,18 @@ def contractive_penalty(vae: Any, x: Tensor, seed: int = 0, chunk: int = CHUNK) 
     >>> torch.allclose(contractive_penalty(vae, x), vae.contraction(x))
     True
     """
-    x = _at_home("contractive_penalty", vae, x)
+    x = at_home("contractive_penalty", vae, x)
     pieces = in_chunks("contractive_penalty", len(x), chunk)
     rows = (_encoder("contractive_penalty", vae, x[start:stop], seed)[0] for start, stop in pieces)
     return torch.cat([r.square().sum((1, 2)) for r in rows])
+
+
+def reconstruction(who: str, vae: Any, x: Tensor, observed: str | None, seed: int) -> tuple[Tensor, Tensor]:
+    """∂x̂/∂x as a product U M of orthonormal columns U [n, D, L] and rows M = S Vᵀ ∂z/∂x [n, L, D]."""
+    rows, codes = _encoder(who, vae, x, seed)  # ∂z/∂x: [n, L, D]
+    f = moving(who, vae, codes, _moved(who, codes), x, observed, seed)
+    u, s, v = decomposed(who, jacobian(f, 0, len(f.z)))
+    return u, s[..., None] * (v.mT @ rows)
 
 
 def decomposed(who: str, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -204,7 +210,8 @@ def _dimensions(who: str, d: int | None, most: int) -> int:
     return d
 
 
-def _at_home(who: str, vae: Any, x: Tensor) -> Tensor:
+def at_home(who: str, vae: Any, x: Tensor) -> Tensor:
+    """Data [N, *event] where the model is, without gradients. Raises ValueError."""
     check_data(who, x)
     return x.detach().to(*home(vae))
 

@@ -5,9 +5,10 @@ pyplot alone: `figure.savefig("samples.png")`.
 """
 
 from .graph import graph
-from .information import divergences
+from .information import dependence, divergences, entropy
 from .laboratory import bias, bounds, cost, signal_to_noise, variance
-from .manifold import agreement, coordinates, spectrum, tangents, volume
+from .manifold import sensitivity, spectrum, tangents, volume
+from .neighbours import agreement, coordinates, ways
 from .novelty import distances, nearest_pairs
 from .pictures import history, images, interpolation, latent_map, reconstructions, samples, traversal
 from .posterior import aggregate_map, gap_bars, posteriors
@@ -20,8 +21,10 @@ __all__ = [
     "bounds",
     "coordinates",
     "cost",
+    "dependence",
     "distances",
     "divergences",
+    "entropy",
     "gap_bars",
     "graph",
     "history",
@@ -33,10 +36,12 @@ __all__ = [
     "race",
     "reconstructions",
     "samples",
+    "sensitivity",
     "signal_to_noise",
     "spectrum",
     "tangents",
     "traversal",
     "variance",
     "volume",
+    "ways",
 ]

@@ -24,6 +24,21 @@ TILE = 96  # pixels that one image of it may fill
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # Okabe and Ito
 
 
+MARKERS = "osD^vPX"
+
+
+def in_order(n: int) -> list[Any]:
+    """So many colours of one order, dark to light, that can be told apart without hue."""
+    from matplotlib import colormaps
+
+    return [BLUE] if n == 1 else [colormaps["viridis"](t) for t in np.linspace(0.0, 0.85, n)]
+
+
+def markers() -> list[str]:
+    """Shapes of points, one after another."""
+    return list(MARKERS * 3)
+
+
 @cache
 def canvas() -> type[Figure]:
     """A Figure that a notebook shows without pyplot."""

@@ -1,4 +1,4 @@
-"""Pictures of the manifold near which data lie: of what `pyrovae.manifold` finds."""
+"""Pictures of the manifold that a model has learned: of what `pyrovae.manifold` finds in its maps."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..manifold import Coordinates, Geodesics, Planes, log_volume
+from ..manifold import Geodesics, Planes, Sensitivity, log_volume
 from .arguments import CLASSES, as_data, as_labels, as_pictures, finite, in_rows, shades, value_span
-from .drawing import BLUE, GREY, bare, blank, points, sheet, vectors, write_title
+from .drawing import BLUE, GREY, ORANGE, bare, blank, in_order, markers, sheet, vectors, write_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from pandas import DataFrame
-
-MARKERS = "osD^vPX"
 
 
 def volume(
@@ -164,7 +161,7 @@ def spectrum(planes: Planes | Mapping[str, Planes], title: str | None = None, un
     figure = blank(6.4, 4.0)
     ax = figure.subplots()
     floor = np.inf
-    for (name, found), colour, marker in zip(several.items(), _colours(len(several)), _markers(), strict=False):
+    for (name, found), colour, marker in zip(several.items(), in_order(len(several)), markers(), strict=False):
         values = found.singular_values.detach().double().cpu().numpy()
         low, middle, high = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
         order, d = np.arange(1, len(middle) + 1), found.basis.shape[2]
@@ -187,68 +184,40 @@ def spectrum(planes: Planes | Mapping[str, Planes], title: str | None = None, un
     return figure
 
 
-def coordinates(found: Coordinates | Tensor, labels: Any = None, title: str | None = None) -> Figure:
-    """Two coordinates of each datum on its manifold, coloured by its label.
+def sensitivity(found: Mapping[str, Sensitivity], title: str | None = None) -> Figure:
+    """How far reconstructions follow their data along the manifold and off it, of several models by name.
+
+    The median over the data and the range of eight in ten. Dashed: a model that projects on the manifold has 1 along it
+    and 0 across.
 
     Args:
-        found: what `pv.manifold.coordinates` gives, or values [N, 2].
-        labels: a class (up to ten of them) or a number for each datum.
+        found: what `pv.manifold.sensitivity` gives, by the name of the model.
         title: in place of one that says what is shown.
 
     Raises:
-        ValueError: for other than two coordinates, and labels of another number.
+        ValueError: for none.
     """
-    z = finite(as_data(found.z if isinstance(found, Coordinates) else found, "coordinates", None), "coordinates")
-    if z.dim() != 2 or z.shape[1] != 2:
-        raise ValueError(f"coordinates expects two of each datum, [N, 2], got {list(z.shape)}; find them with d=2")
-    figure = blank(6.4, 5.6)
+    if not isinstance(found, Mapping) or not all(isinstance(s, Sensitivity) for s in found.values()) or not found:
+        raise ValueError("sensitivity expects a dict by name; give what pyrovae.manifold.sensitivity finds of models")
+    figure = blank(6.4, 1.5 + 0.45 * len(found))
     ax = figure.subplots()
-    points(ax, z.double().numpy(), as_labels(labels, len(z), "coordinates"))
-    ax.set(xlabel="coordinate 1", ylabel="coordinate 2")
-    write_title(ax, title or "Coordinates from the graph of neighbours")
+    rows = np.arange(len(found))
+    for label, colour, marker, shift in (("along the manifold", BLUE, "o", -0.12), ("across it", ORANGE, "s", 0.12)):
+        parts = [s.along if colour == BLUE else s.across for s in found.values()]
+        ends = np.array([np.quantile(p.detach().double().cpu().numpy(), [0.1, 0.5, 0.9]) for p in parts])
+        low, middle, high = ends.T
+        errors = np.stack([middle - low, high - middle])
+        ax.errorbar(
+            middle, rows + shift, xerr=errors, fmt=marker, color=colour, markersize=6, linewidth=1.6, label=label
+        )
+    for goal, colour in ((1, BLUE), (0, ORANGE)):
+        ax.axvline(goal, color=colour, linewidth=1, linestyle=(0, (4, 3)))
+    ax.set_yticks(rows, list(found))
+    ax.set_ylim(len(found) - 0.5, -0.5)
+    ax.set_xlim(left=-0.05)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("how far x̂ moves for a unit step of x")
+    bare(ax, grid=True)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
+    write_title(ax, title or "Reconstructions follow the manifold, and what else?")
     return figure
-
-
-def agreement(table: DataFrame, title: str | None = None) -> Figure:
-    """The angle between planes found and true ones against the number of data, a line for each size of noise.
-
-    Args:
-        table: what `pv.manifold.agreement` gives, or several of them, concatenated: a panel for each manifold.
-        title: in place of one that says what is shown.
-
-    Raises:
-        ValueError: for another table.
-    """
-    wanted = ["manifold", "n", "noise", "degrees"]
-    if not set(wanted) <= set(getattr(table, "columns", ())) or not len(table):
-        raise ValueError(f"agreement expects a table with columns {wanted}; give what pyrovae.manifold.agreement does")
-    names, noises = list(table.manifold.unique()), sorted(table.noise.unique())
-    figure = blank(max(5.6, 3.4 * len(names)), 4.2)
-    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for ax, name in zip(axes, names, strict=True):
-        for sigma, colour, marker in zip(noises, _colours(len(noises)), _markers(), strict=False):
-            rows = table[(table.manifold == name) & (table.noise == sigma)].sort_values("n")
-            ax.plot(rows.n, rows.degrees, marker=marker, markersize=5, color=colour, label=f"{sigma:g}")
-        ax.set(xscale="log", yscale="log", xlabel="number of data n")
-        ax.set_xticks(sorted(table.n.unique()), [f"{n:,}" for n in sorted(table.n.unique())])
-        ax.minorticks_off()
-        bare(ax, grid=True)
-        ax.set_title(name, loc="left", fontsize=9.5, pad=4)
-    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 45, 90) if t >= table.degrees.min() / 2]
-    axes[0].set_yticks(ticks, [f"{t:g}°" for t in ticks])
-    axes[0].set_ylim(table.degrees.min() / 1.3, 100)
-    axes[0].set_ylabel("median of the largest principal angle")
-    axes[-1].legend(title="noise, in units of x", frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    figure.suptitle(title or "Planes found in data, and the true ones", x=0.02, ha="left", fontsize=11)
-    return figure
-
-
-def _colours(n: int) -> list[Any]:
-    """So many colours of one order, dark to light, that can be told apart without hue."""
-    from matplotlib import colormaps
-
-    return [BLUE] if n == 1 else [colormaps["viridis"](t) for t in np.linspace(0.0, 0.85, n)]
-
-
-def _markers() -> list[str]:
-    return list(MARKERS * 3)
