@@ -1,0 +1,46 @@
+"""How the book is built: `make docs`. Chapters are in book/, named NN-name.md; what else there is, index.md lists."""
+
+import sys
+from pathlib import Path
+
+import pyrovae
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "pyrovae"
+author = copyright = "The pyrovae developers"
+version = release = pyrovae.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings", "mathml", "pages"]
+exclude_patterns = ["_build", "_ext"]
+html_theme = "furo"
+html_title = "pyrovae"
+html_theme_options = {"navigation_with_keys": True}
+html_static_path: list[str] = []
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+
+# Formulae are MathML, which browsers show themselves; nothing is fetched from another host.
+html_math_renderer = "mathml"
+nb_ipywidgets_js: dict = {}
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
+myst_update_mathjax = False
+myst_heading_anchors = 3
+
+# Cells run when a page is built for the first time, and again where they changed.
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(Path(__file__).parent / "_build" / "cells")
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+nb_render_image_options = {"alt": "the figure of this cell"}
+nb_code_prompt_show = "Show the answer"
+nb_code_prompt_hide = "Hide the answer"
+
+# Docstrings are in the style of Google, with `code` in single backticks.
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "imported-members": True, "show-inheritance": False}
+napoleon_custom_sections = [("Reference", "Notes"), ("References", "Notes")]
+python_use_unqualified_type_names = True
