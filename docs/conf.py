@@ -1,10 +1,12 @@
 """How the book is built: `make docs`. Chapters are in book/, named NN-name.md; what else there is, index.md lists."""
 
+import os
 import sys
 from pathlib import Path
 
 import pyrovae
 
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # of tqdm, in kernels without ipywidgets
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "pyrovae"

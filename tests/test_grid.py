@@ -246,6 +246,8 @@ def test_pictures_of_posteriors_and_of_all_codes(latent):
     assert pv.plots.aggregate_map(vae, data.test[:20], points=33).axes[0].get_xlabel() == found.names[0]
     with pytest.raises(ValueError, match="a title for each of 3"):
         pv.plots.posteriors(found, titles="ab")
+    with pytest.raises(ValueError, match="posteriors expects log_best as `gaps` gives it"):
+        pv.plots.posteriors(found, found.log_guide[:4])
     with pytest.raises(ValueError, match="at most 12 data"):
         pv.plots.posteriors(found.of_data([0] * 13))
 

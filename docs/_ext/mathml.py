@@ -12,7 +12,8 @@ def inline(self: Any, node: Any) -> None:
 
 
 def block(self: Any, node: Any) -> None:
-    self.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+    style = "text-align: center; margin: 1em 0; overflow-x: auto; overflow-y: hidden"
+    self.body.append(f'<div style="{style}">{convert(node.astext(), display="block")}</div>')
     raise nodes.SkipNode
 
 

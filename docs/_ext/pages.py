@@ -18,7 +18,8 @@ def adapt(app: Any, name: str, source: list[str]) -> None:
     if name.startswith(CHAPTERS) and name != CHAPTERS + "index" and app.config.nb_execution_mode != "off":
         head, _, rest = source[0].partition("\n# ")
         title, _, rest = rest.partition("\n")
-        source[0] = f"{head}\n# {title}\n\n{{nb-download}}`{Path(name).name}.ipynb`\n{rest}"
+        link = f"{{nb-download}}`Download this chapter as a notebook <{Path(name).name}.ipynb>`"
+        source[0] = f"{head}\n# {title}\n\n{link}\n{rest}"
 
 
 def setup(app: Any) -> dict[str, bool]:

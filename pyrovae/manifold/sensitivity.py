@@ -35,8 +35,8 @@ def sensitivity(
 
     with U the d columns of a plane. A model that projects on the manifold has 1 and 0: a step along the manifold is
     another datum, and a step off it is undone. Data that lie on the manifold alone teach nothing of what is off it, and
-    an autoencoder may do anything there. Noise on what the encoder sees teaches it, or a penalty on its slope; noise on the
-    code, as in a VAE, does not: it never comes from off the manifold.
+    an autoencoder may do anything there. Noise on what the encoder sees teaches it, or a penalty on its slope; noise on
+    the code, as in a VAE, does not: it never comes from off the manifold.
 
     Args:
         vae: anything with a Pyro `model(x)` and `guide(x)`.

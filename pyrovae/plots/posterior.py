@@ -50,6 +50,11 @@ def posteriors(grid: Grid, log_best: Tensor | None = None, titles: Sequence[Any]
     names = [f"datum {i}" for i in range(n)] if titles is None else [str(t) for t in titles]
     if len(names) != n:
         raise ValueError(f"posteriors expects a title for each of {n} data, got {len(names)}; give one each, or none")
+    if log_best is not None and log_best.shape != grid.log_guide.shape:
+        raise ValueError(
+            f"posteriors expects log_best as `gaps` gives it, {list(grid.log_guide.shape)}, got "
+            f"{list(log_best.shape)}; give its log_best, and its grid"
+        )
     lines = {"q(z | x), the guide's": (grid.log_guide, ORANGE, "-")}
     if log_best is not None:
         lines["best q of the family"] = (log_best, BLUE, "--")
