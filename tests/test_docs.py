@@ -16,7 +16,7 @@ import pyrovae as pv
 DOCS = Path(__file__).parent.parent / "docs"
 CHAPTERS = sorted(DOCS.glob("book/[0-9]*.md"))
 CELL = re.compile(r"^```\{code-cell\} python\n(.*?)^```$", re.M | re.S)
-LINES, WIDTH = 10, 110  # of a cell
+LINES, WIDTH = 10, 130  # of a cell
 PARTS = ("The formula", "In code", "Exercise", "Pitfalls", "Further")
 
 
