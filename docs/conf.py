@@ -14,11 +14,12 @@ author = copyright = "The pyrovae developers"
 version = release = pyrovae.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings", "mathml", "pages"]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "_static"]
 html_theme = "furo"
 html_title = "pyrovae"
 html_theme_options = {"navigation_with_keys": True}
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
@@ -34,6 +35,10 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(Path(__file__).parent / "_build" / "cells")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+if "PYROVAE_CELLS" in os.environ:  # a smoke build: pages of this name alone, such as 01-*.md, run their cells
+    here = Path(__file__).parent
+    others = (p for p in here.rglob("*.md") if not p.match(os.environ["PYROVAE_CELLS"]))
+    nb_execution_excludepatterns = [str(p.relative_to(here)) for p in others]
 nb_merge_streams = True
 nb_render_image_options = {"alt": "the figure of this cell"}
 nb_code_prompt_show = "Show the answer"

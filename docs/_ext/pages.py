@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from sphinx.util.logging import getLogger
+
 CHAPTERS = "book/"
 ELSEWHERE = {"../benchmarks/results/": "results/", "../examples/stories/README.md": "results/stories.md"}
 KEPT = (".csv", ".png")  # files, which are copied as they are
@@ -22,6 +25,14 @@ def adapt(app: Any, name: str, source: list[str]) -> None:
         source[0] = f"{head}\n# {title}\n\n{link}\n{rest}"
 
 
+def look(app: Any, page: Any, name: str) -> None:
+    """A figure without a picture shows as its name: `Figure` of matplotlib where it was not pyplot that made it."""
+    for output in page.findall(nodes.literal_block):
+        if output.astext().startswith("<Figure size"):
+            getLogger(__name__).warning("a cell ends in a figure that a notebook cannot show", location=output)
+
+
 def setup(app: Any) -> dict[str, bool]:
     app.connect("source-read", adapt)
+    app.connect("doctree-resolved", look)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
