@@ -22,6 +22,7 @@ from . import (
 from .arviz import pareto_k, to_datatree
 from .description import Description, describe
 from .evaluation import anneal, decode, encode, evaluate, generate, interpolate, reconstruct, traverse
+from .explorer import explore
 from .guides import Program, amortize
 from .objectives.pyro_elbo import to_pyro
 from .preflight import check
@@ -40,6 +41,7 @@ __all__ = [
     "describe",
     "encode",
     "evaluate",
+    "explore",
     "fit",
     "generate",
     "information",

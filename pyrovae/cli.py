@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, generate, compare, new, check.
+"""The command line: train, evaluate, generate, explore, compare, new, check.
 
 A bad word gets one sentence and exit status 2; no traceback reaches a user (PYROVAE_TRACEBACK=1 shows it).
 """
@@ -19,6 +19,7 @@ commands:
   train [NAME | FILE.py:CLASS]           train a model on data and leave a run folder
   evaluate RUN                           log evidence, ELBO, rate and distortion of a run's model
   generate RUN                           draw new data from a run's model
+  explore RUN                            write a page to play with a run's model, for a browser
   compare [RUN | NAME | FILE.py:CLASS]   tightness, bias, signal-to-noise and cost of objectives on a model
   new FILE.py                            write a model of your own to start from
   check [NAME | FILE.py:CLASS]           a model as maths, and what is wrong with it before a step is run
@@ -100,7 +101,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
     from .config import nearest
 
-    known = ("train", "evaluate", "generate", "compare", "new", "check")
+    known = ("train", "evaluate", "generate", "explore", "compare", "new", "check")
     if name not in known:
         raise ValueError(f"unknown command {name!r}; {nearest(name, known)}")
     room = "authoring" if name in ("new", "check") else "commands"

@@ -162,6 +162,45 @@ def generate(words: list[str]) -> int:
     return 0
 
 
+def explore(words: list[str]) -> int:
+    """Write a page to play with a run's model: one file, for a browser."""
+
+    def add(parser: Parser) -> None:
+        parser.add_argument("--images", type=int, default=300, help="training images to show in the page")
+        parser.add_argument(
+            "--posteriors", type=int, default=50, help="of them with an exact posterior, of two latents"
+        )
+        parser.add_argument(
+            "--site", type=str | None, default=None, help="the latent that moves (default: the largest)"
+        )
+        parser.add_argument("--seed", type=int, default=0, help="of the choice of images, and of draws")
+        parser.add_argument(
+            "--output", type=str | None, default=None, help="a file (default: explorer.html in the run)"
+        )
+
+    from .explorer import explore as page_of
+
+    settings = read_run("explore", words, add)
+    check_count("explore", "at least 1 image", "images", settings["images"])
+    folder = RunFolder(settings["run"])
+    config = folder.read_config()
+    vae, data = load(folder.path), load_data(config)
+    rows = torch.randperm(data.size("train"), generator=torch.Generator().manual_seed(settings["seed"]))
+    x, labels = data.train, data.labels.get("train")
+    if data.labelled:  # those whose label the model is told
+        rows = rows[~x[rows, 0].isnan()]
+    rows = rows[: settings["images"]].sort().values
+    some = None if labels is None else labels[rows]
+    options: dict[str, Any] = {key: settings[key] for key in ("posteriors", "site", "seed")}
+    page = page_of(vae, x[rows], some, title=f"{_name(config)} on {data.name}", **options)
+    path = page.save(settings["output"] or folder.path / "explorer.html")
+    exact = f", {page.posteriors} of them with their exact posterior" if page.posteriors else ""
+    print(
+        f"{path}: {path.stat().st_size / 1e6:.2f} MB, {page.images} training images in it{exact}; open it in a browser"
+    )
+    return 0
+
+
 def compare(words: list[str]) -> int:
     """Hold objectives against the truth, on a run's model or on one that is trained first; leave a report."""
     settings = read_compare(words)

@@ -1,0 +1,563 @@
+// The page: its contents read, its parts drawn, and what a hand on it does.
+
+const page = JSON.parse(byId("contents").textContent);
+
+function bytes(text) {
+  const raw = atob(text);
+  return Uint8Array.from(raw, (c) => c.charCodeAt(0));
+}
+
+function floats(text) {
+  return Float64Array.from(new Float32Array(bytes(text).buffer));
+}
+
+const rowsOf = (numbers, width) =>
+  Array.from({ length: numbers.length / width }, (_, i) => numbers.subarray(i * width, (i + 1) * width));
+
+const L = page.latent;
+const D = size(page.event);
+const [low, high] = page.span;
+const numbers = floats(page.weights);
+let used = 0;
+const weights = page.shapes.map((shape) => ({ shape, data: numbers.subarray(used, (used += size(shape))) }));
+const decoders = page.graphs.map((graph) => compile(graph.steps, weights, L));
+const images = rowsOf(Float64Array.from(bytes(page.images), (v) => page.offset + v * page.unit), D);
+const codes = rowsOf(floats(page.codes), L);
+const widths = page.widths && rowsOf(floats(page.widths), L);
+const draws = page.prior ? rowsOf(floats(page.prior), L) : [];
+const N = images.length;
+
+const state = {
+  z: Float64Array.from(codes[0]),
+  chosen: 0,
+  graph: page.of ? page.of[0] : 0,
+  axes: page.order.slice(0, 2).sort((a, b) => a - b),
+  noise: [],
+  seed: 1,
+  draw: 0,
+  plane: null, // {z, directions, pick}: where the tangent plane was taken
+  path: null, // {from, to, curve}: the geodesic between two images
+};
+if (L === 1) state.axes = [0, 0];
+
+const f = (z) => decoders[state.graph](z);
+const map = new Plane(byId("plane"));
+const cloud = new Plane(byId("cloud"));
+const short = (v) => (Math.abs(v) >= 100 ? v.toFixed(0) : v.toFixed(2));
+const classOf = (i) => (page.labels ? page.classes[page.labels[i]] : null);
+const nameOf = (i) => `image ${i}${page.labels ? `, class ${classOf(i)}` : ""}`;
+const tint = (i) => (page.labels ? page.palette[page.labels[i] % page.palette.length] : colour("--accent"));
+
+// A reproducible normal draw, by Marsaglia's polar method over a linear congruential generator.
+function* normals(seed) {
+  let s = (seed * 2654435761 + 12345) % 4294967296;
+  const uniform = () => (s = (s * 1664525 + 1013904223) % 4294967296) / 4294967296;
+  for (;;) {
+    const [u, v] = [2 * uniform() - 1, 2 * uniform() - 1];
+    const r = u * u + v * v;
+    if (r === 0 || r >= 1) continue;
+    const scale = Math.sqrt((-2 * Math.log(r)) / r);
+    yield u * scale;
+    yield v * scale;
+  }
+}
+
+function nearest(x, count) {
+  const distance = images.map((image) => {
+    let sum = 0;
+    for (let i = 0; i < D; i++) sum += (image[i] - x[i]) ** 2;
+    return Math.sqrt(sum);
+  });
+  return [...distance.keys()].sort((a, b) => distance[a] - distance[b]).slice(0, count).map((i) => [i, distance[i]]);
+}
+
+// ---- what follows each change of z, in each frame, and what may wait until the hand rests
+
+let frame = 0;
+let rest = 0;
+
+function move(z, keepPlane = false) {
+  state.z = Float64Array.from(z);
+  if (!keepPlane) {
+    byId("distance").value = 0;
+    state.plane = null;
+  }
+  frame ||= requestAnimationFrame(() => {
+    frame = 0;
+    drawHere();
+  });
+  clearTimeout(rest);
+  rest = setTimeout(drawRest, 120);
+}
+
+function drawHere() {
+  const x = f(state.z);
+  drawImage(byId("picture"), x, page.event, low, high);
+  drawNearest(x);
+  for (const slider of document.querySelectorAll(".slider input")) {
+    const l = +slider.dataset.l;
+    slider.value = state.z[l];
+    slider.parentElement.querySelector("output").value = state.z[l].toFixed(2);
+  }
+  drawMap();
+  if (state.plane) drawMoved(x);
+  if (page.posterior) drawCloud();
+}
+
+function drawRest() {
+  if (byId("show-tiles").checked) drawMap(true);
+  if (!state.plane) takePlane();
+  drawPerturbed();
+}
+
+// ---- the image and its neighbours
+
+const strip = (id, count, tag = "button") =>
+  Array.from({ length: count }, () => {
+    const item = document.createElement(tag);
+    const canvas = document.createElement("canvas");
+    const name = document.createElement("span");
+    item.append(canvas, name);
+    byId(id).append(item);
+    return { item, canvas, name };
+  });
+
+const neighbours = strip("nearest", Math.min(4, N));
+
+function drawNearest(x) {
+  nearest(x, neighbours.length).forEach(([i, distance], k) => {
+    const { item, canvas, name } = neighbours[k];
+    drawImage(canvas, images[i], page.event, low, high);
+    name.textContent = `${page.labels ? `${classOf(i)}, ` : ""}${short(distance)}`;
+    item.title = `${nameOf(i)}, at distance ${short(distance)}: choose it`;
+    item.dataset.index = i;
+  });
+}
+
+function choose(i, go = true) {
+  if (!Number.isInteger(i) || i < 0 || i >= N) {
+    byId("said").textContent = `The images of this page are numbered 0 to ${N - 1}.`;
+    return;
+  }
+  state.chosen = i;
+  byId("number").value = i;
+  byId("said").textContent = "";
+  drawImage(byId("chosen"), images[i], page.event, low, high);
+  byId("chosen-name").textContent = nameOf(i);
+  forgetPath();
+  if (go) {
+    if (page.of) setGraph(page.of[i]);
+    move(codes[i]);
+  } else if (page.posterior) drawCloud();
+}
+
+function setGraph(index) {
+  state.graph = index;
+  byId("graph").value = index;
+}
+
+// ---- the map
+
+let tiles = null;
+
+function drawMap(fresh = false) {
+  const [a, b] = state.axes;
+  const flat = L === 1;
+  map.begin(page.ranges[a], flat ? [-1, 1] : page.ranges[b], [`z[${a}]`, flat ? "" : `z[${b}]`]);
+  const up = (z) => (flat ? 0 : z[b]);
+  if (byId("show-tiles").checked) {
+    if (fresh || !tiles) makeTiles(flat);
+    const side = (map.side - map.edge - 6) / tiles.count;
+    map.context.imageSmoothingEnabled = false;
+    map.context.drawImage(tiles.canvas, map.edge, 6, side * tiles.count, side * tiles.count);
+  }
+  if (byId("show-prior").checked) for (const z of draws) map.dot(z[a], up(z), colour("--line"), 2);
+  if (byId("show-codes").checked) {
+    codes.forEach((z, i) => {
+      const name = classOf(i);
+      if (name !== null && name.length <= 2) map.mark(z[a], up(z), tint(i), name);
+      else map.dot(z[a], up(z), tint(i), 3);
+    });
+  }
+  if (state.path?.curve) {
+    map.line([state.path.curve[0], state.path.curve.at(-1)].map((z) => [z[a], up(z)]), colour("--text"), [6, 5]);
+    map.line(state.path.curve.map((z) => [z[a], up(z)]), colour("--strong"));
+  }
+  map.axes();
+  map.cross(state.z[a], up(state.z), colour("--strong"));
+}
+
+function makeTiles(flat) {
+  const count = 12;
+  const gap = 1; // pixel between two
+  const [, height, width] = page.event;
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [count * (width + gap), count * (height + gap)];
+  const one = document.createElement("canvas");
+  const [a, b] = state.axes;
+  const z = Float64Array.from(state.z);
+  for (let i = 0; i < count; i++) {
+    for (let j = 0; j < count; j++) {
+      z[a] = map.x[0] + ((j + 0.5) / count) * (map.x[1] - map.x[0]);
+      if (!flat) z[b] = map.y[1] - ((i + 0.5) / count) * (map.y[1] - map.y[0]);
+      drawImage(one, f(z), page.event, low, high);
+      canvas.getContext("2d").drawImage(one, j * (width + gap), i * (height + gap));
+    }
+  }
+  tiles = { canvas, count };
+}
+
+function steer(plane, axes) {
+  const go = (event) => {
+    const [x, y] = plane.at(event);
+    const z = Float64Array.from(state.z);
+    z[axes()[0]] = x;
+    if (axes()[1] !== axes()[0]) z[axes()[1]] = y;
+    move(z);
+  };
+  plane.canvas.addEventListener("pointerdown", (event) => {
+    plane.canvas.setPointerCapture(event.pointerId);
+    go(event);
+  });
+  plane.canvas.addEventListener("pointermove", (event) => event.buttons && go(event));
+  plane.canvas.addEventListener("keydown", (event) => {
+    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] }[event.key];
+    if (!way) return;
+    event.preventDefault();
+    const z = Float64Array.from(state.z);
+    axes().forEach((l, k) => (z[l] += (way[k] * ([plane.x, plane.y][k][1] - [plane.x, plane.y][k][0])) / 40));
+    move(z);
+  });
+}
+
+// ---- perturbing
+
+const clouds = strip("perturbed", 8, "div");
+
+function drawPerturbed() {
+  const s = +byId("spread").value;
+  byId("spread-value").value = s.toFixed(2);
+  if (state.noise.length === 0) {
+    const draw = normals(state.seed);
+    state.noise = clouds.map(() => Float64Array.from({ length: L }, () => draw.next().value));
+  }
+  const own = widths && byId("of-q").checked;
+  const width = (l) => (own ? widths[state.chosen][l] : 1);
+  const here = Float64Array.from(f(state.z));
+  let moved = 0;
+  clouds.forEach(({ canvas }, k) => {
+    const x = f(state.z.map((v, l) => v + s * width(l) * state.noise[k][l]));
+    drawImage(canvas, x, page.event, low, high);
+    moved += norm(Float64Array.from(x, (v, i) => v - here[i])) / clouds.length;
+  });
+  byId("perturb-note").textContent =
+    `ε ~ N(0, I)${own ? `, in units of the width of q(z | x) of ${nameOf(state.chosen)}` : ""}: ` +
+    `the image moves by ${short(moved)} in the mean; its nearest in this page is ${short(nearest(here, 1)[0][1])} away.`;
+}
+
+// ---- tangent directions
+
+const directions = strip("directions", Math.min(6, L));
+
+function takePlane() {
+  const z = Float64Array.from(state.z);
+  state.plane = { z, x: Float64Array.from(f(z)), directions: tangents(f, z), pick: state.plane?.pick ?? state.pick ?? 0 };
+  byId("distance").value = 0;
+  directions.forEach(({ item, canvas, name }, l) => {
+    const { u, s } = state.plane.directions[l];
+    drawDirection(canvas, u, page.event);
+    name.textContent = `s = ${short(s)}`;
+    item.setAttribute("role", "radio");
+    item.setAttribute("aria-checked", String(l === state.plane.pick));
+    item.tabIndex = l === state.plane.pick ? 0 : -1;
+    item.title = `direction ${l + 1}: a unit step of z moves the image by ${short(s)}`;
+  });
+  drawMoved(state.plane.x);
+}
+
+function pick(l) {
+  state.pick = l;
+  if (state.plane) state.plane.pick = l;
+  directions.forEach(({ item }, k) => {
+    item.setAttribute("aria-checked", String(k === l));
+    item.tabIndex = k === l ? 0 : -1;
+  });
+  byId("distance").value = 0;
+  if (state.plane) walkPlane();
+}
+
+function walkPlane() {
+  const t = +byId("distance").value;
+  const { z, directions: found, pick: l } = state.plane;
+  move(z.map((v, k) => v + t * found[l].v[k]), true);
+}
+
+function drawMoved(x) {
+  const t = +byId("distance").value;
+  const { x: start, directions: found, pick: l } = state.plane;
+  const { u, s } = found[l];
+  byId("distance-value").value = t.toFixed(2);
+  const forecast = start.map((v, i) => v + t * s * u[i]);
+  drawImage(byId("linear"), forecast, page.event, low, high);
+  drawImage(byId("moved"), x, page.event, low, high);
+  const off = norm(forecast.map((v, i) => v - x[i]));
+  byId("tangent-note").textContent =
+    `Along direction ${l + 1} a unit step of z moves the image by ${short(s)}; at t = ${t.toFixed(2)} ` +
+    `the linear forecast is off by ${short(off)}.`;
+}
+
+// ---- from image to image
+
+const stops = strip("stops", 8, "div");
+
+function forgetPath() {
+  state.path = null;
+  byId("bent").disabled = true;
+  document.querySelector('input[value="straight"]').checked = true;
+  byId("walk-note").textContent = "";
+  drawStops();
+}
+
+const goal = () => Math.min(N - 1, Math.max(0, Math.round(+byId("goal").value) || 0));
+
+function curveNow() {
+  return byId("bent").checked && state.path?.curve ? state.path.curve : [codes[state.chosen], codes[goal()]];
+}
+
+function drawStops() {
+  const curve = curveNow();
+  stops.forEach(({ canvas }, k) => drawImage(canvas, f(along(curve, k / (stops.length - 1))), page.event, low, high));
+}
+
+// One step of the search in each turn, so that the page stays alive; resolves to the lengths.
+function findGeodesic() {
+  const run = { from: state.chosen, to: goal(), graph: state.graph };
+  state.path = run;
+  byId("find").disabled = true;
+  const search = geodesic(f, codes[run.from], codes[run.to]);
+  const straight = lengthOf(f, [...Array(17).keys()].map((t) => between(codes[run.from], codes[run.to], t / 16)));
+  return new Promise((resolve) => {
+    let count = 0;
+    const turn = () => {
+      if (state.path !== run) {
+        byId("find").disabled = false;
+        return resolve(null); // another image was chosen meanwhile
+      }
+      const { value, done } = search.next();
+      if (value) {
+        run.curve = value.curve;
+        byId("walk-note").textContent = `Step ${++count} of the search.`;
+        drawMap();
+      }
+      if (!done && !value.done) return setTimeout(turn);
+      let length = run.curve ? lengthOf(f, run.curve) : straight;
+      if (!(length < straight)) [run.curve, length] = [[codes[run.from], codes[run.to]], straight];
+      byId("find").disabled = byId("bent").disabled = false;
+      byId("bent").checked = true;
+      byId("walk-note").textContent =
+        `From ${nameOf(run.from)} to ${nameOf(run.to)} the image travels ${short(straight)} on the straight line ` +
+        `and ${short(length)} on the geodesic.`;
+      drawStops();
+      drawMap();
+      resolve({ straight, length });
+    };
+    setTimeout(turn);
+  });
+}
+
+// ---- the exact posterior of the chosen image
+
+function drawCloud() {
+  const found = page.posterior?.[state.chosen];
+  const canvas = byId("cloud");
+  canvas.hidden = !found;
+  if (!found) {
+    const having = Object.keys(page.posterior).length;
+    byId("posterior-note").textContent = `${nameOf(state.chosen)} has none in this page; images 0 to ${having - 1} have.`;
+    return;
+  }
+  if (!found.logs) {
+    const read = (text) => Float64Array.from(bytes(text), (v) => (v ? -page.depth * (1 - (v - 1) / 254) : -1e3));
+    found.logs = { exact: read(found.exact), q: read(found.q) };
+    for (const axis of ["xs", "ys"]) {
+      const [first, last, count] = found[axis];
+      found.logs[axis] = Float64Array.from({ length: count }, (_, i) => first + (i * (last - first)) / (count - 1));
+    }
+  }
+  const { exact, q, xs, ys } = found.logs;
+  const wide = (a) => [a[0] - (a[1] - a[0]) / 2, a.at(-1) + (a[1] - a[0]) / 2];
+  cloud.begin(wide(xs), wide(ys), ["z[0]", "z[1]"]);
+  cloud.area(exact.map((v) => Math.exp(v)), xs, ys, colour("--cloud"));
+  for (const mass of [0.5, 0.9, 0.99]) cloud.contour(q, xs, ys, levelOf(q, mass), colour("--strong"));
+  cloud.axes();
+  const [x, y] = state.z;
+  if (x >= cloud.x[0] && x <= cloud.x[1] && y >= cloud.y[0] && y <= cloud.y[1]) cloud.cross(x, y, colour("--accent"));
+  byId("posterior-note").textContent =
+    `${nameOf(state.chosen)}: area, the exact p(z | x); lines, q(z | x) with 50, 90 and 99 % of its mass. ` +
+    `log p(x) ${found.log_evidence.toFixed(2)} = ELBO ${found.elbo.toFixed(2)} + KL(q ‖ p(z | x)) ${found.kl.toFixed(2)} nats.`;
+}
+
+// ---- sliders, controls, and the start
+
+function makeSliders() {
+  const first = 8;
+  page.order.forEach((l, k) => {
+    const row = document.createElement("label");
+    row.className = "slider";
+    const name = document.createElement("span");
+    name.textContent = `z[${l}]`;
+    const slider = document.createElement("input");
+    Object.assign(slider, { type: "range", min: page.ranges[l][0], max: page.ranges[l][1], step: "any" });
+    slider.dataset.l = l;
+    slider.addEventListener("input", () => {
+      const z = Float64Array.from(state.z);
+      z[l] = +slider.value;
+      move(z);
+    });
+    slider.addEventListener("keydown", (event) => {
+      const way = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
+      if (!way) return;
+      event.preventDefault();
+      const z = Float64Array.from(state.z);
+      z[l] = Math.min(+slider.max, Math.max(+slider.min, z[l] + (way * (slider.max - slider.min)) / 100));
+      move(z);
+    });
+    row.append(name, slider, document.createElement("output"));
+    byId(k < first ? "first-sliders" : "more-sliders").append(row);
+  });
+  byId("more").hidden = L <= first;
+  byId("more").firstElementChild.textContent = `${L - first} more, whose codes vary less`;
+}
+
+function listen(id, event, action) {
+  byId(id).addEventListener(event, action);
+}
+
+function start() {
+  makeSliders();
+  for (const [id, k] of [["axis-x", 0], ["axis-y", 1]]) {
+    page.order.forEach((l) => byId(id).add(new Option(`z[${l}]`, l, false, l === state.axes[k])));
+    listen(id, "change", () => {
+      state.axes[k] = +byId(id).value;
+      tiles = null;
+      drawMap();
+    });
+  }
+  byId("axes").hidden = L <= 2;
+  byId("map-note").textContent =
+    (L > 2 ? `Two of ${L} dimensions, seen from above: the other coordinates of codes and draws are their own, ` +
+      "those of what is decoded are the sliders'. " : "") +
+    `Codes are the means of q(z | x) of the ${N} images${draws.length ? `; ${draws.length} draws from p(z) in grey` : ""}.`;
+  if (!draws.length) for (const id of ["to-prior", "show-prior"]) (byId(id).closest("label") ?? byId(id)).hidden = true;
+  byId("own-width").hidden = !widths;
+  page.graphs.forEach((graph, i) => byId("graph").add(new Option(graph.name, i)));
+  byId("graph-choice").hidden = page.graphs.length < 2;
+  byId("posterior").hidden = !page.posterior;
+  byId("number").max = byId("goal").max = N - 1;
+  byId("goal").value = Math.min(1, N - 1);
+
+  listen("number", "change", () => choose(Math.round(+byId("number").value)));
+  listen("to-code", "click", () => choose(state.chosen));
+  listen("to-prior", "click", () => move(draws[state.draw++ % draws.length]));
+  listen("graph", "change", () => {
+    setGraph(+byId("graph").value);
+    tiles = null;
+    forgetPath();
+    move(state.z);
+  });
+  for (const id of ["show-codes", "show-prior", "show-tiles"]) listen(id, "change", () => drawMap(true));
+  listen("spread", "input", drawPerturbed);
+  listen("of-q", "change", drawPerturbed);
+  listen("redraw", "click", () => {
+    state.noise = [];
+    state.seed++;
+    drawPerturbed();
+  });
+  neighbours.forEach(({ item }) => item.addEventListener("click", () => choose(+item.dataset.index)));
+  directions.forEach(({ item }, l) => {
+    item.addEventListener("click", () => pick(l));
+    item.addEventListener("keydown", (event) => {
+      const way = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+      if (!way) return;
+      event.preventDefault();
+      const next = (l + way + directions.length) % directions.length;
+      pick(next);
+      directions[next].item.focus();
+    });
+  });
+  listen("distance", "input", () => {
+    const t = byId("distance").value;
+    if (!state.plane) takePlane();
+    byId("distance").value = t;
+    walkPlane();
+  });
+  listen("recentre", "click", takePlane);
+  listen("goal", "change", () => {
+    byId("goal").value = goal();
+    forgetPath();
+  });
+  listen("find", "click", findGeodesic);
+  listen("measure", "click", () => measure());
+  for (const radio of document.querySelectorAll('input[name="path"]')) radio.addEventListener("change", drawStops);
+  listen("share", "input", () => {
+    const t = +byId("share").value;
+    byId("share-value").value = t.toFixed(2);
+    move(along(curveNow(), t));
+  });
+  steer(map, () => state.axes);
+  steer(cloud, () => [0, 1]);
+  let width = 0;
+  new ResizeObserver(() => {
+    if (width !== byId("map").clientWidth) drawHere();
+    width = byId("map").clientWidth;
+  }).observe(byId("map"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawHere);
+  checkDecoder();
+  choose(0);
+}
+
+// What is in the page beside PyTorch's own result at the first codes.
+function checkDecoder() {
+  const z = rowsOf(floats(page.reference.z), L);
+  const x = rowsOf(floats(page.reference.x), D);
+  let most = 0;
+  z.forEach((row, k) => {
+    const here = decoders[page.reference.graph[k]](row);
+    for (let i = 0; i < D; i++) most = Math.max(most, Math.abs(here[i] - x[k][i]) / (high - low));
+  });
+  const good = most <= 1e-4; // not where it is NaN
+  byId("check").className = good ? "" : "wrong";
+  byId("check").textContent = good
+    ? `Checked as it was opened: the decoder of this page gives PyTorch's images to ${most.toExponential(0)} of their range.`
+    : `Do not trust this page: its decoder is off PyTorch's by ${most.toExponential(0)} of the range of the images.`;
+  return most;
+}
+
+// Decodes a second, and whole frames a second while z moves: both measured here and now.
+async function measure(frames = 60) {
+  const z = Float64Array.from(state.z);
+  const begin = performance.now();
+  let count = 0;
+  while (performance.now() - begin < 200) {
+    z[count % L] += 1e-3;
+    f(z);
+    count++;
+  }
+  const decodes = (1000 * count) / (performance.now() - begin);
+  const before = Float64Array.from(state.z);
+  const tick = () => new Promise(requestAnimationFrame);
+  await tick();
+  const first = performance.now();
+  for (let i = 0; i < frames; i++) {
+    state.z[0] = before[0] + Math.sin(i / 10) * 0.5;
+    drawHere();
+    await tick();
+  }
+  const rate = (1000 * frames) / (performance.now() - first);
+  move(before);
+  byId("speed").textContent =
+    `Here this decoder runs ${decodes.toFixed(0)} times a second, and the page shows ${rate.toFixed(0)} frames a second.`;
+  return { decodes, frames: rate };
+}
+
+start();
