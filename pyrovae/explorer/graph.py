@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
 
 # The operations of assets/decoder.js, by torch's names, and the arguments that each of them takes beside its inputs.
 NAMES = (
@@ -108,16 +109,17 @@ class _Writer:
         if result not in self.places:
             raise ValueError("explore expects E[x | z] to depend on z, and it does not; move another latent: site=NAME")
         if self.places[result] != len(self.steps):  # the result is an input of something that was needed too
-            self._add("clone", self.known[result].shape, [{"v": self.places[result]}])
+            self._add("reshape", self.known[result].shape, [{"v": self.places[result]}])
         return self.steps
 
-    def _values(self, arguments: Any) -> Any:
-        return torch.fx.node.map_arg(arguments, self.known.__getitem__)
+    def _values(self, a: Any) -> Any:
+        return map_arg(a, self.known.__getitem__)
 
     def _place(self, n: Node) -> Any:
         name, value = _name(n), self.known[n]
         if name == "getitem":
-            return self.places[n.args[0]][n.args[1]]
+            source, index = cast(Any, n.args)
+            return self.places[source][index]
         taken = _arguments(n)
         if name == "split_with_sizes":
             return self._parts(value, taken["dim"], self._input(n, taken["self"]))
@@ -160,13 +162,18 @@ def _behind(output: Node) -> set[Node]:
 
 def _name(n: Node) -> str:
     """view, of torch.ops.aten.view.default."""
-    packet = getattr(n.target, "overloadpacket", n.target)
-    return str(packet.__name__)
+    target: Any = n.target
+    return str(getattr(target, "overloadpacket", target).__name__)
+
+
+def _schema(n: Node) -> Any:
+    target: Any = n.target
+    return target._schema.arguments
 
 
 def _inputs(n: Node) -> set[str]:
     """The names of those arguments that are tensors, or numbers in the place of one."""
-    tensors = {a.name for a in n.target._schema.arguments if "Tensor" in str(a.type)}
+    tensors = {a.name for a in _schema(n) if "Tensor" in str(a.type)}
     return tensors | {"other", "exponent", "self"}
 
 
@@ -174,9 +181,9 @@ def _arguments(n: Node) -> dict[str, Any]:
     """All arguments by name, defaults among them."""
     if _name(n) == "getitem":
         return {}
-    schema = n.target._schema.arguments
-    given = dict(zip([a.name for a in schema], n.args, strict=False)) | dict(n.kwargs)
-    return {a.name: given.get(a.name, a.default_value) for a in schema if a.name not in IDLE}
+    names = [a.name for a in _schema(n)]
+    given = dict(zip(names, n.args, strict=False)) | dict(n.kwargs)
+    return {a.name: given.get(a.name, a.default_value) for a in _schema(n) if a.name not in IDLE}
 
 
 def _unknown(n: Node) -> ValueError:

@@ -110,7 +110,7 @@ def explore(
 
 
 def _part(name: str) -> str:
-    return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+    return files("pyrovae.explorer").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _classes(labels: Any, n: int) -> Tensor:

@@ -61,6 +61,18 @@ class Plane {
     this.names = names;
   }
 
+  // What is drawn so far, for later frames.
+  keep() {
+    this.kept ??= document.createElement("canvas");
+    [this.kept.width, this.kept.height] = [this.canvas.width, this.canvas.height];
+    this.kept.getContext("2d").drawImage(this.canvas, 0, 0);
+  }
+
+  restore() {
+    this.context.clearRect(0, 0, this.side, this.side);
+    this.context.drawImage(this.kept, 0, 0, this.side, this.side);
+  }
+
   px(v) {
     return this.edge + ((v - this.x[0]) / (this.x[1] - this.x[0])) * (this.side - this.edge - 6);
   }
