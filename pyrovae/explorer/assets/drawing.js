@@ -106,7 +106,7 @@ class Plane {
         c.textAlign = horizontal ? "center" : "right";
         c.textBaseline = horizontal ? "top" : "middle";
         if (horizontal) c.fillText(text, this.px(v), this.side - this.edge + 4);
-        else c.fillText(text, this.edge - 4, this.py(v));
+        else if (this.py(v) > 22) c.fillText(text, this.edge - 4, this.py(v)); // above it is the name
       }
     }
     c.fillStyle = colour("--text");
