@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import copy
-import math
 from typing import Any
 
 import pyro
@@ -12,8 +11,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ..evaluation.grid import Grid, exact_posterior
 from ..evaluation.samples import (
+    Latent,
     check_walkable,
     codes_of,
     drawn_latents,
@@ -22,32 +21,27 @@ from ..evaluation.samples import (
     values_of,
 )
 from ..manifold.decoder import Decoder, decoder_of
-from ..program import ImproperPriorError, evaluating, home, seeded
+from ..program import AtMean, ImproperPriorError, evaluating, home, seeded
+from .clouds import DEPTH, WHO, clouds
 from .graph import Weights, export
 
-WHO = "explore"
 DRAWS = 400  # of the prior
-REFERENCES = 5  # images that the page checks its decoder with
-DEPTH = 8.0  # nats below the peak that a density is drawn down to
-POINTS = 33  # of each axis of it, at most
+REFERENCES = 5  # images at least that the page checks its decoder with
 ROOM = 0.05  # beside the outermost codes and draws, as a share of their range
+CLOSE = 1e-3  # of the range of the images: what is decoded alike
 
 
 def contents(
-    vae: Any,
-    x: Tensor,
-    labels: Tensor | None,
-    posteriors: int,
-    site: str | None,
-    observed: str | None,
-    seed: int,
-) -> dict[str, Any]:
-    """All of it as plain data: numbers as base64 of little-endian float32, images as one byte a pixel.
+    vae: Any, x: Tensor, labels: Tensor | None, posteriors: int, site: str | None, observed: str | None, seed: int
+) -> tuple[dict[str, Any], list[str]]:
+    """All of it as plain data, and what has to be said of it.
 
-    Raises ValueError for what has no images, no continuous latent, or a decoder that a page cannot run.
+    Numbers are base64 of little-endian float32, images one byte a pixel. Raises ValueError for what has no images, no
+    continuous latent, or a decoder that a page cannot run.
     """
-    name = _moving(vae, x, site)
-    f = decoder_of(WHO, vae, values_of(codes_of(WHO, vae, x, seed)), name, x, observed, seed)
+    latents = codes_of(WHO, vae, x, seed)
+    name = _moving(latents, site)
+    f = decoder_of(WHO, vae, values_of(latents), name, x, observed, seed)
     shown = shown_site(WHO, observations(vae, x, seed), observed).detach().cpu()
     event = list(shown.shape[1:])
     if len(event) != 3 or event[0] not in (1, 3):
@@ -55,13 +49,26 @@ def contents(
             f"{WHO} expects images [C, H, W], grey (C = 1) or colour (C = 3), got events of shape {event}; a page "
             "shows pictures alone"
         )
-    codes = f.z.cpu()
-    weights, (graphs, of) = Weights(), _graphs(f, labels, _reads_labels(f, labels))
-    made = [{"name": name, "steps": export(_at(f, row), f.z[row : row + 1], weights)} for name, row in graphs]
+    notes = []
+    if shown.isnan().any():
+        shown = shown.nan_to_num()
+        notes.append("Pixels that were not observed are shown as 0, and count as 0 where images are compared.")
     offset, unit, pixels = _bytes(shown)
-    found = _reference(vae, f, of, name, x, observed, seed)
-    prior = _prior(vae, name, x, seed)
-    exact = _posteriors(vae, x[:posteriors], seed) if codes.shape[1] == 2 and posteriors else None
+    if not torch.allclose(offset + unit * pixels.double(), shown.double(), atol=1e-6):
+        notes.append("Images are in the page rounded to 256 levels of brightness.")
+    if latents[name].sphere:
+        notes.append("z lies on a sphere: what is beside it is projected onto it before it is decoded.")
+    graphs, of = _graphs(f, labels)
+    notes += _rest(f, [graphs[i][1] for i in of], latents, name)
+    weights, z = Weights(), f.z[:1]
+    made = [{"name": label, "steps": export(_at(f, row), z, weights)} for label, row in graphs]
+    prior, codes = _prior(vae, name, x, seed), f.z.cpu()
+    drawn, why = clouds(vae, x[:posteriors], seed) if codes.shape[1] == 2 else ({}, "it takes two latents")
+    if posteriors and not drawn:
+        notes.append(f"There is no exact posterior in this page: {why}.")
+    elif why and drawn:
+        notes.append(f"Some images have no exact posterior: {why}.")
+    found = _reference(vae, f, graphs, of, name, x, observed, seed)
     low, high = _ranges(codes if prior is None else torch.cat([codes, prior]))
     return {
         "latent": codes.shape[1],
@@ -78,30 +85,33 @@ def contents(
         "widths": _maybe(_widths(vae, x, name, seed)),
         "prior": _maybe(prior),
         "labels": None if labels is None else labels.tolist(),
-        "classes": [] if labels is None else [str(c) for c in range(int(labels.max()) + 1)],
         "ranges": list(map(list, zip(low.tolist(), high.tolist(), strict=True))),
         "order": codes.std(0, correction=0).argsort(descending=True).tolist(),
         "reference": {"z": _text(found["z"]), "x": _text(found["x"]), "graph": found["graph"]},
-        "posterior": exact,
+        "posterior": drawn or None,
         "depth": DEPTH,
-    }
+    }, notes
 
 
 def _text(numbers: Tensor) -> str:
     """Float32 as base64. Raises ValueError for NaN and infinity."""
-    numbers = numbers.detach().to("cpu", torch.float32).contiguous()
+    numbers = _finite(numbers.detach().to("cpu", torch.float32).contiguous())
+    return base64.b64encode(numbers.numpy().astype("<f4").tobytes()).decode()
+
+
+def _finite(numbers: Tensor) -> Tensor:
     if not torch.isfinite(numbers).all():
         raise ValueError(f"{WHO} expects finite codes and images, got NaN or infinity; see whether training diverged")
-    return base64.b64encode(numbers.numpy().astype("<f4").tobytes()).decode()
+    return numbers
 
 
 def _maybe(numbers: Tensor | None) -> str | None:
     return None if numbers is None else _text(numbers)
 
 
-def _moving(vae: Any, x: Tensor, site: str | None) -> str:
+def _moving(latents: dict[str, Latent], site: str | None) -> str:
     """The latent to move: the one that is named, else the continuous one with most dimensions."""
-    local = {name: code for name, code in codes_of(WHO, vae, x[:1], 0).items() if code.local}
+    local = {name: code for name, code in latents.items() if code.local}
     if site is not None and site not in local:
         raise ValueError(f"{WHO} expects site as one of {list(local)}, got {site!r}; name one of them")
     continuous = [name for name, code in local.items() if not code.discrete]
@@ -120,53 +130,79 @@ def _at(f: Decoder, row: int) -> Any:
     return lambda z: f.at(z, rows)
 
 
-def _reads_labels(f: Decoder, labels: Tensor | None) -> bool:
-    """Whether one code decodes to another image where another class is given."""
-    if labels is None:
-        return False
-    first, other = 0, int((labels != labels[0]).to(torch.int64).argmax())
-    return not torch.allclose(_at(f, first)(f.z[:1]), _at(f, other)(f.z[:1]), atol=1e-5)
+def _same(f: Decoder, rows: list[int], others: list[int]) -> bool:
+    """Whether the codes of some rows decode alike where all else is that of others."""
+    made, other = (_finite(f(f.z[rows], torch.tensor(r, device=f.z.device)).detach()) for r in (rows, others))
+    return bool((made - other).abs().max() <= CLOSE * (made.max() - made.min()).clamp_min(1e-6))
 
 
-def _graphs(f: Decoder, labels: Tensor | None, by_class: bool) -> tuple[list[tuple[str, int]], list[int]]:
+def _graphs(f: Decoder, labels: Tensor | None) -> tuple[list[tuple[str, int]], list[int]]:
     """The decoders that there are, by the name of a class and an image of it, and which of them each image has."""
-    if labels is None or not by_class:
-        return [("", 0)], [0] * len(f.z)
-    classes = labels.unique().tolist()
-    return [(str(c), int((labels == c).nonzero()[0])) for c in classes], [classes.index(c) for c in labels.tolist()]
+    if labels is not None:
+        classes = labels.unique().tolist()
+        first = [int((labels == c).nonzero()[0]) for c in classes]
+        if not _same(f, [0] * len(first), first):
+            return [(str(c), row) for c, row in zip(classes, first, strict=True)], torch.searchsorted(
+                labels.unique(), labels
+            ).tolist()
+    return [("", 0)], [0] * len(f.z)
+
+
+def _rest(f: Decoder, rows_of: list[int], latents: dict[str, Latent], name: str) -> list[str]:
+    """What of an image beside its code z makes a difference, and is not its own in the page."""
+    if _same(f, list(range(len(f.z))), rows_of):
+        return []
+    others = [other for other, code in latents.items() if code.local and other != name]
+    if not others:
+        raise ValueError(
+            f"{WHO} expects E[x | {name}] to depend on {name} and a class alone, and it depends on more of x, such as "
+            "a label; give the labels that the model reads"
+        )
+    return [
+        f"E[x | z] depends on {', '.join(others)} as well, which stay as they are for the first image, or the first of "
+        "its class: a code is not decoded to its own image's reconstruction."
+    ]
 
 
 def _reference(
-    vae: Any, f: Decoder, of: list[int], name: str, x: Tensor, observed: str | None, seed: int
+    vae: Any,
+    f: Decoder,
+    graphs: list[tuple[str, int]],
+    of: list[int],
+    name: str,
+    x: Tensor,
+    observed: str | None,
+    seed: int,
 ) -> dict[str, Any]:
-    """PyTorch's own images at the first codes, in double precision where the model can be had in it."""
-    rows = torch.arange(min(REFERENCES, len(f.z)), device=f.z.device)
-    made = f(f.z[rows], rows).detach()
+    """PyTorch's own images at some codes, from every graph; in double precision where the model can be had in it."""
+    which = [*of[:REFERENCES], *range(len(graphs))]
+    codes = [*range(len(of[:REFERENCES])), *(row for _, row in graphs)]
+    rows = torch.tensor([graphs[i][1] for i in which], device=f.z.device)
+    z = f.z[codes]
+    made = f(z, rows).detach()
     try:
         twin = copy.deepcopy(vae).double()
         values = values_of(codes_of(WHO, vae, x, seed))
-        exact = decoder_of(WHO, twin, values, name, x, observed, seed)
-        made = exact(f.z[rows].double(), rows).detach()
+        made = decoder_of(WHO, twin, values, name, x, observed, seed)(z.double(), rows).detach()
     except Exception:  # a user's model may hold anything that is no double, or cannot be copied
         pass
-    return {"z": f.z[rows], "x": made, "graph": [of[i] for i in rows.tolist()]}
+    return {"z": z, "x": made, "graph": which}
 
 
 def _bytes(images: Tensor) -> tuple[float, float, Tensor]:
     """Images as offset + unit · byte: counts and bits as they are, others to 1/255 of their range."""
-    images = images.nan_to_num()
     low, high = min(float(images.min()), 0.0), float(images.max())
-    whole = low == 0 and high <= 255 and torch.equal(images, images.round())
-    unit = 1.0 if whole else max(high - low, 1e-12) / 255
-    if not whole and low == 0 and high <= 1:
-        unit = 1 / 255
+    if low == 0 and high <= 255 and torch.equal(images, images.round()):
+        unit = 1.0
+    else:
+        unit = 1 / 255 if low == 0 and high <= 1 else max(high - low, 1e-12) / 255
     return low, unit, ((images.double() - low) / unit).round().to(torch.uint8)
 
 
 def _widths(vae: Any, x: Tensor, name: str, seed: int) -> Tensor | None:
     """Standard deviations of q(z | x), [N, L]; None where it has none of its own, or is a point."""
     device, dtype = home(vae)
-    with evaluating(vae), seeded(seed, device), pyro.validation_enabled(False):
+    with evaluating(vae), seeded(seed, device), pyro.validation_enabled(False), AtMean():
         q = poutine.trace(vae.guide).get_trace(x.to(device, dtype)).nodes[name]["fn"]
         try:
             found = q.stddev.reshape(len(x), -1)
@@ -184,41 +220,7 @@ def _prior(vae: Any, name: str, x: Tensor, seed: int) -> Tensor | None:
 
 
 def _ranges(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Ends of the sliders; positive latents stay positive."""
     low, high = z.amin(0), z.amax(0)
     room = ROOM * (high - low) + 1e-3
-    return low - room, high + room
-
-
-def _posteriors(vae: Any, x: Tensor, seed: int) -> list[dict[str, Any]] | None:
-    """p(z | x) and q(z | x) of some images, each on a grid of its own; None for a model that has no grid."""
-    found = []
-    for one in x.split(1):
-        try:
-            grid = exact_posterior(vae, one, seed=seed)
-        except ValueError:  # a point for a guide, two latents of which one is discrete, an error that is too large
-            return None
-        found.append(_drawn(grid))
-    return found
-
-
-def _drawn(grid: Grid) -> dict[str, Any]:
-    """The part of a grid that can be seen, in bytes: 255 at the peak, 1 at DEPTH nats below it, 0 for less."""
-    sizes = [len(axis) for axis in grid.axes]
-    logs = torch.stack([grid.log_posterior[:, 0], grid.log_guide[:, 0]]).view(2, *sizes)  # [2, x, y]
-    logs = logs - logs.amax((1, 2), keepdim=True)
-    seen = (logs > -DEPTH).any(0)
-    kept = []
-    for dim, size in enumerate(sizes):
-        there = seen.any(1 - dim).nonzero().flatten()
-        first, last = max(int(there[0]) - 1, 0), min(int(there[-1]) + 1, size - 1)
-        stride = max(1, math.ceil((last - first) / (POINTS - 1)))
-        kept.append(torch.arange(first, last + 1, stride))
-    part = logs[:, kept[0]][:, :, kept[1]].transpose(1, 2)  # rows along y
-    shades = torch.where(part > -DEPTH, 1 + 254 * (1 + part / DEPTH), 0).round().to(torch.uint8)
-    exact, q = (base64.b64encode(t.contiguous().numpy().tobytes()).decode() for t in shades)
-    ends = [
-        [float(axis[rows[0]]), float(axis[rows[-1]]), len(rows)] for axis, rows in zip(grid.axes, kept, strict=True)
-    ]
-    log_evidence, kl = float(grid.log_evidence[0]), float(grid.divergence(grid.log_guide)[0])
-    numbers = {"log_evidence": log_evidence, "elbo": log_evidence - kl, "kl": kl, "error": float(grid.error[0])}
-    return {"xs": ends[0], "ys": ends[1], "exact": exact, "q": q} | numbers
+    return torch.where(low > 0, (low - room).clamp_min(torch.minimum(low, torch.tensor(1e-3))), low - room), high + room

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch._decomp import core_aten_decompositions
+from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
@@ -39,6 +39,7 @@ LIKE = {"full_like", "zeros_like", "ones_like"}  # which read a shape, and no va
 RESHAPES = {"view", "_unsafe_view", "unsqueeze", "squeeze", "clone", "alias", "detach", "lift_fresh_copy", "_to_copy"}
 PLAIN = {"alpha": 1, "beta": 1, "dilation": [1, 1], "groups": 1, "rounding_mode": None}  # all that a page can do
 IDLE = {"dtype", "layout", "device", "pin_memory", "non_blocking", "memory_format", "half_to_float", "implicit"}
+SYNONYMS = {"bitwise_not": "logical_not", "bitwise_and": "logical_and", "bitwise_or": "logical_or"}  # of truth values
 KEPT = {"aten::addmm", "aten::_softmax", "aten::_log_softmax"}  # whole, where torch would take them apart
 MOST = 20_000_000  # weights
 
@@ -78,9 +79,17 @@ def export(function: Callable[[Tensor], Tensor], z: Tensor, weights: Weights) ->
 
     Raises ValueError for an operation that the page does not know, and for a function that does not depend on z.
     """
-    table = {op: f for op, f in core_aten_decompositions().items() if op.name().split(".")[0] not in KEPT}
+    more: Any = [torch.ops.aten.native_batch_norm]
+    table: dict[Any, Any] = dict(core_aten_decompositions().items()) | get_decompositions(more)
+    table = {op: f for op, f in table.items() if op.name().split(".")[0] not in KEPT}
     with torch.no_grad():
-        graph = make_fx(function, decomposition_table=table)(z)
+        try:
+            graph = make_fx(function, decomposition_table=table)(z)
+        except Exception as error:  # whatever a model does with values that are not there yet
+            raise ValueError(
+                "explore expects a decoder that does the same operations for every z, to write them down, and this one "
+                f"cannot be traced: {' '.join(str(error).split())[:120]}"
+            ) from error
         return _Writer(weights).write(graph, z)
 
 
@@ -102,6 +111,11 @@ class _Writer:
             elif n.op == "get_attr":
                 self.known[n] = getattr(graph, n.target)
             elif n.op == "call_function":
+                if torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ()):
+                    raise ValueError(
+                        f"explore expects E[x | z] without chance, and this decoder draws random numbers ({n.target}): "
+                        "a latent that the guide does not give, or noise; name the latent to move: site=NAME"
+                    )
                 self.known[n] = n.target(*self._values(n.args), **self._values(n.kwargs))
                 if _name(n) not in LIKE and any(source in self.places for source in n.all_input_nodes):
                     self.places[n] = self._place(n)
@@ -125,13 +139,22 @@ class _Writer:
             return self._parts(value, taken["dim"], self._input(n, taken["self"]))
         inputs = [taken.pop(key) for key in list(taken) if key in _inputs(n)]
         inputs = [a for source in inputs for a in (source if isinstance(source, list | tuple) else [source])]
+        if not isinstance(value, Tensor):
+            raise _unknown(n)
+        sources = [self.known[a] for a in inputs if isinstance(a, Node)]
+        truth = value.dtype == torch.bool
+        if name in SYNONYMS and truth:
+            name = SYNONYMS[name]
+        rounds = name == "_to_copy" and sources[0].is_floating_point() and not value.is_floating_point()
+        if rounds or (truth and name in ("add", "mul", "sub")) or (name == "convolution" and len(value) != 1):
+            raise _unknown(n)
         given = [self._input(n, a) for a in inputs if a is not None]
         if name in RESHAPES:
             return self._add("reshape", value.shape, given)
         whole = all(taken.get(key, plain) == plain for key, plain in PLAIN.items() if key not in TAKES.get(name, ()))
-        if name not in TAKES or not whole or not taken.keys() >= set(TAKES[name]):
+        if name not in TAKES or not whole or set(TAKES[name]) - taken.keys() - {"dim", "keepdim"}:
             raise _unknown(n)
-        return self._add(name.lstrip("_"), value.shape, given, **{key: taken[key] for key in TAKES[name]})
+        return self._add(name.lstrip("_"), value.shape, given, **{key: taken.get(key) for key in TAKES[name]})
 
     def _parts(self, parts: Any, dim: int, source: Any) -> list[int]:
         ends = torch.tensor([part.shape[dim] for part in parts]).cumsum(0).tolist()

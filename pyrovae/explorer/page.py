@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..evaluation.arguments import check_count, check_data
 from ..plots.arguments import CLASSES
-from .contents import DRAWS, WHO, contents
+from .clouds import WHO
+from .contents import DRAWS, contents
 
 SCRIPTS = ("decoder.js", "geometry.js", "drawing.js", "explorer.js")
 MOST = 2000  # images
@@ -73,7 +74,7 @@ def explore(
             gets one decoder for each.
         posteriors: of how many images, where they can be computed: some tenths of a second each.
         site: the latent that moves, the continuous one with most dimensions by default. Others stay as they are for
-            an image.
+            the first image, or the first of its class.
         observed: the observed site, where there are several that are no images.
         title: of the page.
         seed: of what is drawn.
@@ -93,7 +94,7 @@ def explore(
     if len(x) > MOST:
         raise ValueError(f"{WHO} expects at most {MOST:,} images, got {len(x):,}; give some, as x[:300]")
     classes = None if labels is None else _classes(labels, len(x))
-    found = contents(vae, x, classes, posteriors, site, observed, seed)
+    found, remarks = contents(vae, x, classes, posteriors, site, observed, seed)
     found["palette"] = CLASSES
     name = title or type(vae).__name__
     exact = len(found["posterior"] or ())
@@ -102,7 +103,7 @@ def explore(
         "title": html.escape(name),
         "subtitle": html.escape(subtitle),
         "style": _part("style.css"),
-        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in _notes(found, len(x), exact)),
+        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in [*_notes(found, len(x)), *remarks]),
         "contents": json.dumps(found, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "scripts": "\n".join(_part(script) for script in SCRIPTS),
     }
@@ -115,34 +116,31 @@ def _part(name: str) -> str:
 
 def _classes(labels: Any, n: int) -> Tensor:
     labels = torch.as_tensor(labels).cpu()
-    if labels.shape != (n,) or labels.is_floating_point() or bool((labels < 0).any()):
+    if labels.shape != (n,) or labels.dtype == torch.bool or labels.is_floating_point() or bool((labels < 0).any()):
         raise ValueError(
             f"{WHO} expects labels as {n} whole numbers of at least 0, one for each image, got shape "
             f"{list(labels.shape)} of {labels.dtype}; leave them out where there are none"
         )
-    return labels
+    return labels.long()
 
 
-def _notes(found: dict[str, Any], n: int, exact: int) -> list[str]:
+def _notes(found: dict[str, Any], n: int) -> list[str]:
     """What is exact and what is not."""
-    rounded = "as they are" if found["unit"] == 1 else "rounded to 256 levels of brightness"
     notes = [
         "The decoder is the model's own, in double precision from float32 weights; what it gives is held against "
         "PyTorch's images each time that the page is opened.",
         f"Nearest images are the nearest of the {n:,} in this page, by the distance of their numbers, and not of all "
-        f"training data. Images are in the page {rounded}.",
+        "training data.",
         "Tangent directions come from central differences with steps of 1e-4, whose error is far below what can be "
         "seen.",
         "A geodesic is a curve of 16 straight pieces, lowered in energy until that changes by less than one in a "
-        "million: it may be a local minimum. Its length is measured at 64 points.",
+        "million, or for 60 steps: it may be a local minimum. Its length is measured at 64 points.",
     ]
     if found["prior"]:
         notes.append(f"The prior is shown by {DRAWS} of its draws; where none is, there may still be some of it.")
-    if exact:
-        error = max(p["error"] for p in found["posterior"])
+    if found["posterior"]:
+        error = max(p["error"] for p in found["posterior"].values())
         notes.append(
             f"Exact posteriors are computed by quadrature, log p(x) to {error:.1g} nats, and drawn on a coarser grid."
         )
-    elif found["latent"] != 2:
-        notes.append("There is no exact posterior here: it takes a grid, and so a latent of two dimensions.")
     return notes

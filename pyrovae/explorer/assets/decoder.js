@@ -107,7 +107,8 @@ const MAKERS = {
   slice: (s, [x], out) => {
     const own = strides(x.shape);
     const dim = s.dim < 0 ? s.dim + x.shape.length : s.dim;
-    const first = s.start === null ? 0 : s.start < 0 ? s.start + x.shape[dim] : s.start;
+    const n = x.shape[dim];
+    const first = Math.min(n, Math.max(0, (s.start ?? 0) + (s.start < 0 ? n : 0)));
     return gather(x, places(s.shape, own.map((n, d) => (d === dim ? n * s.step : n)), first * own[dim]), out);
   },
   select: (s, [x], out) => {

@@ -132,7 +132,10 @@ class Plane {
     c.textAlign = "center";
     c.textBaseline = "middle";
     c.font = "600 12px system-ui, sans-serif";
+    c.lineWidth = 0.4; // pale colours stand out from what is behind them
+    c.strokeStyle = colour("--text");
     c.fillText(text, this.px(x), this.py(y));
+    c.strokeText(text, this.px(x), this.py(y));
   }
 
   cross(x, y, stroke) {

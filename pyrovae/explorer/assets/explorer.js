@@ -4,7 +4,9 @@ const page = JSON.parse(byId("contents").textContent);
 
 function bytes(text) {
   const raw = atob(text);
-  return Uint8Array.from(raw, (c) => c.charCodeAt(0));
+  const found = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) found[i] = raw.charCodeAt(i);
+  return found;
 }
 
 function floats(text) {
@@ -35,7 +37,8 @@ const state = {
   noise: [],
   seed: 1,
   draw: 0,
-  plane: null, // {z, directions, pick}: where the tangent plane was taken
+  plane: null, // {z, x, directions}: where the tangent plane was taken
+  pick: 0, // one of its directions
   path: null, // {from, to, curve}: the geodesic between two images
 };
 if (L === 1) state.axes = [0, 0];
@@ -44,7 +47,7 @@ const f = (z) => decoders[state.graph](z);
 const map = new Plane(byId("plane"));
 const cloud = new Plane(byId("cloud"));
 const short = (v) => (Math.abs(v) >= 100 ? v.toFixed(0) : v.toFixed(2));
-const classOf = (i) => (page.labels ? page.classes[page.labels[i]] : null);
+const classOf = (i) => (page.labels ? String(page.labels[i]) : null);
 const nameOf = (i) => `image ${i}${page.labels ? `, class ${classOf(i)}` : ""}`;
 const tint = (i) => (page.labels ? page.palette[page.labels[i] % page.palette.length] : colour("--accent"));
 
@@ -91,7 +94,7 @@ function move(z, keepPlane = false) {
 }
 
 function drawHere() {
-  const x = f(state.z);
+  const x = Float64Array.from(f(state.z)); // f writes its next result over this one
   drawImage(byId("picture"), x, page.event, low, high);
   drawNearest(x);
   for (const slider of document.querySelectorAll(".slider input")) {
@@ -135,12 +138,14 @@ function drawNearest(x) {
     drawImage(canvas, images[i], page.event, low, high);
     name.textContent = `${page.labels ? `${classOf(i)}, ` : ""}${short(distance)}`;
     item.title = `${nameOf(i)}, at distance ${short(distance)}: choose it`;
+    item.setAttribute("aria-label", item.title);
     item.dataset.index = i;
   });
 }
 
-function choose(i, go = true) {
-  if (!Number.isInteger(i) || i < 0 || i >= N) {
+function choose(i) {
+  if (!(i in images)) {
+    byId("number").value = state.chosen;
     byId("said").textContent = `The images of this page are numbered 0 to ${N - 1}.`;
     return;
   }
@@ -149,11 +154,9 @@ function choose(i, go = true) {
   byId("said").textContent = "";
   drawImage(byId("chosen"), images[i], page.event, low, high);
   byId("chosen-name").textContent = nameOf(i);
+  if (page.of) setGraph(page.of[i]);
   forgetPath();
-  if (go) {
-    if (page.of) setGraph(page.of[i]);
-    move(codes[i]);
-  } else if (page.posterior) drawCloud();
+  move(codes[i]);
 }
 
 function setGraph(index) {
@@ -271,23 +274,23 @@ const directions = strip("directions", Math.min(6, L));
 
 function takePlane() {
   const z = Float64Array.from(state.z);
-  state.plane = { z, x: Float64Array.from(f(z)), directions: tangents(f, z), pick: state.plane?.pick ?? state.pick ?? 0 };
+  state.plane = { z, x: Float64Array.from(f(z)), directions: tangents(f, z) };
   byId("distance").value = 0;
   directions.forEach(({ item, canvas, name }, l) => {
     const { u, s } = state.plane.directions[l];
     drawDirection(canvas, u, page.event);
     name.textContent = `s = ${short(s)}`;
     item.setAttribute("role", "radio");
-    item.setAttribute("aria-checked", String(l === state.plane.pick));
-    item.tabIndex = l === state.plane.pick ? 0 : -1;
+    item.setAttribute("aria-checked", String(l === state.pick));
+    item.tabIndex = l === state.pick ? 0 : -1;
     item.title = `direction ${l + 1}: a unit step of z moves the image by ${short(s)}`;
+    item.setAttribute("aria-label", item.title);
   });
   drawMoved(state.plane.x);
 }
 
 function pick(l) {
   state.pick = l;
-  if (state.plane) state.plane.pick = l;
   directions.forEach(({ item }, k) => {
     item.setAttribute("aria-checked", String(k === l));
     item.tabIndex = k === l ? 0 : -1;
@@ -298,21 +301,21 @@ function pick(l) {
 
 function walkPlane() {
   const t = +byId("distance").value;
-  const { z, directions: found, pick: l } = state.plane;
-  move(z.map((v, k) => v + t * found[l].v[k]), true);
+  const { z, directions: found } = state.plane;
+  move(z.map((v, k) => v + t * found[state.pick].v[k]), true);
 }
 
 function drawMoved(x) {
   const t = +byId("distance").value;
-  const { x: start, directions: found, pick: l } = state.plane;
-  const { u, s } = found[l];
+  const { x: start, directions: found } = state.plane;
+  const { u, s } = found[state.pick];
   byId("distance-value").value = t.toFixed(2);
   const forecast = start.map((v, i) => v + t * s * u[i]);
   drawImage(byId("linear"), forecast, page.event, low, high);
   drawImage(byId("moved"), x, page.event, low, high);
   const off = norm(forecast.map((v, i) => v - x[i]));
   byId("tangent-note").textContent =
-    `Along direction ${l + 1} a unit step of z moves the image by ${short(s)}; at t = ${t.toFixed(2)} ` +
+    `Along direction ${state.pick + 1} a unit step of z moves the image by ${short(s)}; at t = ${t.toFixed(2)} ` +
     `the linear forecast is off by ${short(off)}.`;
 }
 
@@ -321,14 +324,18 @@ function drawMoved(x) {
 const stops = strip("stops", 8, "div");
 
 function forgetPath() {
-  if (state.path) map.kept = null;
+  const drawn = state.path?.curve;
   state.path = null;
+  if (drawn) drawMap();
+  byId("share").value = 0;
+  byId("share-value").value = "0.00";
   byId("bent").disabled = true;
   document.querySelector('input[value="straight"]').checked = true;
   byId("walk-note").textContent = "";
   drawStops();
 }
 
+const under = () => (page.graphs.length > 1 ? `, both decoded under the label ${page.graphs[state.graph].name},` : "");
 const goal = () => Math.min(N - 1, Math.max(0, Math.round(+byId("goal").value) || 0));
 
 function curveNow() {
@@ -355,7 +362,7 @@ function findGeodesic() {
         return resolve(null); // another image was chosen meanwhile
       }
       const { value, done } = search.next();
-      if (value) {
+      if (value?.curve) {
         run.curve = value.curve;
         byId("walk-note").textContent = `Step ${++count} of the search.`;
         drawMap();
@@ -366,7 +373,7 @@ function findGeodesic() {
       byId("find").disabled = byId("bent").disabled = false;
       byId("bent").checked = true;
       byId("walk-note").textContent =
-        `From ${nameOf(run.from)} to ${nameOf(run.to)} the image travels ${short(straight)} on the straight line ` +
+        `From ${nameOf(run.from)} to ${nameOf(run.to)}${under()} the image travels ${short(straight)} on the straight line ` +
         `and ${short(length)} on the geodesic.`;
       drawStops();
       drawMap();
@@ -383,13 +390,13 @@ function drawCloud() {
   const canvas = byId("cloud");
   canvas.hidden = !found;
   if (!found) {
-    const having = Object.keys(page.posterior).length;
-    byId("posterior-note").textContent = `${nameOf(state.chosen)} has none in this page; images 0 to ${having - 1} have.`;
+    const last = Math.max(...Object.keys(page.posterior));
+    byId("posterior-note").textContent = `${nameOf(state.chosen)} has none in this page; images up to ${last} have.`;
     return;
   }
   if (!found.logs) {
-    const read = (text) => Float64Array.from(bytes(text), (v) => (v ? -page.depth * (1 - (v - 1) / 254) : -1e3));
-    found.logs = { exact: read(found.exact), q: read(found.q) };
+    const read = (text) => Float64Array.from(bytes(text), (v) => (v ? -page.depth * (1 - (v - 1) / 254) : -1.5 * page.depth));
+    found.logs = { exact: read(found.exact), q: found.q && read(found.q) };
     for (const axis of ["xs", "ys"]) {
       const [first, last, count] = found[axis];
       found.logs[axis] = Float64Array.from({ length: count }, (_, i) => first + (i * (last - first)) / (count - 1));
@@ -399,13 +406,16 @@ function drawCloud() {
   const wide = (a) => [a[0] - (a[1] - a[0]) / 2, a.at(-1) + (a[1] - a[0]) / 2];
   cloud.begin(wide(xs), wide(ys), ["z[0]", "z[1]"]);
   cloud.area(exact.map((v) => Math.exp(v)), xs, ys, colour("--cloud"));
-  for (const mass of [0.5, 0.9, 0.99]) cloud.contour(q, xs, ys, levelOf(q, mass), colour("--strong"));
+  if (q) for (const mass of [0.5, 0.9, 0.99]) cloud.contour(q, xs, ys, levelOf(q, mass), colour("--strong"));
   cloud.axes();
   const [x, y] = state.z;
   if (x >= cloud.x[0] && x <= cloud.x[1] && y >= cloud.y[0] && y <= cloud.y[1]) cloud.cross(x, y, colour("--accent"));
   byId("posterior-note").textContent =
-    `${nameOf(state.chosen)}: area, the exact p(z | x); lines, q(z | x) with 50, 90 and 99 % of its mass. ` +
-    `log p(x) ${found.log_evidence.toFixed(2)} = ELBO ${found.elbo.toFixed(2)} + KL(q ‖ p(z | x)) ${found.kl.toFixed(2)} nats.`;
+    `${nameOf(state.chosen)}: area, the exact p(z | x); ` +
+    (q
+      ? `lines, q(z | x) with 50, 90 and 99 % of its mass. log p(x) ${found.log_evidence.toFixed(2)} = ` +
+        `ELBO ${found.elbo.toFixed(2)} + KL(q ‖ p(z | x)) ${found.kl.toFixed(2)} nats.`
+      : `q(z | x) is too far from it for one grid. log p(x) ${found.log_evidence.toFixed(2)} nats.`);
 }
 
 // ---- sliders, controls, and the start
@@ -449,7 +459,9 @@ function start() {
   for (const [id, k] of [["axis-x", 0], ["axis-y", 1]]) {
     page.order.forEach((l) => byId(id).add(new Option(`z[${l}]`, l, false, l === state.axes[k])));
     listen(id, "change", () => {
-      state.axes[k] = +byId(id).value;
+      if (+byId(id).value === state.axes[1 - k]) state.axes.reverse(); // two different ones
+      else state.axes[k] = +byId(id).value;
+      [byId("axis-x").value, byId("axis-y").value] = state.axes;
       drawMap();
     });
   }
@@ -465,8 +477,9 @@ function start() {
   byId("posterior").hidden = !page.posterior;
   byId("number").max = byId("goal").max = N - 1;
   byId("goal").value = Math.min(1, N - 1);
+  byId("walk").hidden = N < 2;
 
-  listen("number", "change", () => choose(Math.round(+byId("number").value)));
+  listen("number", "change", () => choose(Math.round(byId("number").valueAsNumber)));
   listen("to-code", "click", () => choose(state.chosen));
   listen("to-prior", "click", () => move(draws[state.draw++ % draws.length]));
   listen("graph", "change", () => {
@@ -507,7 +520,12 @@ function start() {
   });
   listen("find", "click", findGeodesic);
   listen("measure", "click", () => measure());
-  for (const radio of document.querySelectorAll('input[name="path"]')) radio.addEventListener("change", drawStops);
+  for (const radio of document.querySelectorAll('input[name="path"]')) {
+    radio.addEventListener("change", () => {
+      drawStops();
+      move(along(curveNow(), +byId("share").value));
+    });
+  }
   listen("share", "input", () => {
     const t = +byId("share").value;
     byId("share-value").value = t.toFixed(2);
@@ -544,6 +562,7 @@ function checkDecoder() {
 
 // Decodes a second, and whole frames a second while z moves, with the milliseconds that one takes: here and now.
 async function measure(frames = 120) {
+  byId("measure").disabled = true;
   const z = Float64Array.from(state.z);
   const begin = performance.now();
   let count = 0;
@@ -568,6 +587,7 @@ async function measure(frames = 120) {
   const rate = (1000 * frames) / (performance.now() - first);
   const milliseconds = work.sort((a, b) => a - b)[Math.floor(frames / 2)];
   move(before);
+  byId("measure").disabled = false;
   byId("speed").textContent =
     `Here this decoder runs ${decodes.toFixed(0)} times a second, and the page shows ${rate.toFixed(0)} frames a second, ` +
     `each of ${milliseconds.toFixed(1)} ms of work.`;

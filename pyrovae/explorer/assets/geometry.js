@@ -111,7 +111,7 @@ function lengthOf(f, curve) {
 }
 
 // A curve from z0 to z1 along which f changes least: Σ_t ‖f(z_{t+1}) − f(z_t)‖² lowered by Levenberg and Marquardt's
-// steps from the straight line on. Yields after each step; a local minimum.
+// steps from the straight line on. Yields the curve after each step, and {} on the way to it; a local minimum.
 function* geodesic(f, z0, z1, pieces = 16, most = 60) {
   const L = z0.length;
   let curve = Array.from({ length: pieces + 1 }, (_, t) => between(z0, z1, t / pieces));
@@ -121,7 +121,11 @@ function* geodesic(f, z0, z1, pieces = 16, most = 60) {
   let damping = 1e-3;
   const inner = [...Array(pieces - 1).keys()].map((t) => t + 1);
   for (let step = 0; step < most && damping < 1e8; step++) {
-    const J = curve.map((z, t) => (t === 0 || t === pieces ? null : jacobian(f, z)));
+    const J = [null];
+    for (const t of inner) {
+      J.push(jacobian(f, curve[t]));
+      yield {};
+    }
     const n = inner.length * L;
     const A = Array.from({ length: n }, () => new Float64Array(n));
     const b = new Float64Array(n);
