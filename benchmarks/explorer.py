@@ -46,7 +46,7 @@ def main() -> None:
             data = pv.data.load(name)
             torch.manual_seed(0)
             vae = pv.models.VAE.build(data, **how)
-            page = pv.explore(vae, data.train[:300], data.labels["train"][:300], posteriors=50 * (how["latent"] == 2))
+            page = pv.explore(vae, data.train[:300], data.labels["train"][:300], posteriors=24 * (how["latent"] == 2))
             path = page.save(Path(folder) / "page.html")
             browser.get(path.as_uri())
             off = browser.execute_script("return checkDecoder()")

@@ -168,7 +168,7 @@ def explore(words: list[str]) -> int:
     def add(parser: Parser) -> None:
         parser.add_argument("--images", type=int, default=300, help="training images to show in the page")
         parser.add_argument(
-            "--posteriors", type=int, default=50, help="of them with an exact posterior, of two latents"
+            "--posteriors", type=int, default=24, help="of them with an exact posterior, of two latents"
         )
         parser.add_argument(
             "--site", type=str | None, default=None, help="the latent that moves (default: the largest)"

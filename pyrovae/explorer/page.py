@@ -54,7 +54,7 @@ def explore(
     vae: Any,
     x: Tensor,
     labels: Any = None,
-    posteriors: int = 50,
+    posteriors: int = 24,
     site: str | None = None,
     observed: str | None = None,
     title: str | None = None,
@@ -72,7 +72,7 @@ def explore(
         x: the images that the page shows, at most 2,000, [N, *event], as the model takes them.
         labels: whole numbers of at least 0, [N]: the classes by which codes are coloured. A model that reads a label
             gets one decoder for each.
-        posteriors: of how many images, where they can be computed: some tenths of a second each.
+        posteriors: of how many images, where they can be computed: about a second each.
         site: the latent that moves, the continuous one with most dimensions by default. Others stay as they are for
             the first image, or the first of its class.
         observed: the observed site, where there are several that are no images.
