@@ -231,7 +231,6 @@ def test_the_page_decodes_as_pytorch_does(name, opened):
     vae, x = built(**MODELS[name])
     site = "z1" if name == "HierarchicalVAE" else "z"
     browser = opened(page_of(vae, x, site=site))
-    vae = vae.double()
     codes = pv.encode(vae, x)
     codes = codes if isinstance(codes, dict) else {"z": codes}
     first = {k: v[:1].expand(6, *v.shape[1:]) if len(v) == N else v for k, v in codes.items()}

@@ -146,6 +146,27 @@ def test_continuous_bernoulli_is_accurate_in_float32():
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-5, atol=3e-5)
 
 
+def test_the_mean_of_the_continuous_bernoulli_is_accurate_in_float32():
+    logits = torch.cat([s * torch.logspace(-6, 3, 2001, dtype=F64) for s in (-1, 1)] + [torch.zeros(1, dtype=F64)])
+    y = logits.clone().requires_grad_()
+    mean = likelihoods.ContinuousBernoulli(Output(y))(torch.zeros(1, L, dtype=F64)).mean
+    short = likelihoods.ContinuousBernoulli(Output(y.detach().float()))(torch.zeros(1, L)).mean
+    torch.testing.assert_close(short.double(), mean.detach(), rtol=0.0, atol=3e-7)
+    (slope,) = torch.autograd.grad(mean.sum(), y)  # of the mean by the logit: the variance of x
+    variance = 1 / logits.square() - 0.25 / torch.sinh(logits / 2).square()
+    torch.testing.assert_close(slope[logits.abs() > 0.1], variance[logits.abs() > 0.1], rtol=1e-6, atol=1e-12)
+    assert slope[logits == 0] == pytest.approx(1 / 12)
+    # Gauss-Legendre on pieces that shrink towards both ends, where large logits have their mass
+    nodes, weights = (torch.as_tensor(a) for a in np.polynomial.legendre.leggauss(40))
+    for logit in (-30.0, -0.99, -0.01, 0.5, 1.01, 12.0):
+        p = likelihoods.ContinuousBernoulli(Output(torch.tensor([logit])))(torch.zeros(1, L, dtype=F64))
+        total = 0.0
+        for a, b in itertools.pairwise(torch.tensor([0, 0.02, 0.1, 0.5, 0.9, 0.98, 1], dtype=F64)):
+            x = (a + b) / 2 + (b - a) / 2 * nodes
+            total += ((b - a) / 2 * weights * x * p.log_prob(x[:, None]).exp()).sum()
+        assert total == pytest.approx(p.mean.item(), abs=1e-8)
+
+
 def test_continuous_bernoulli_samples_at_extremes():
     logits = torch.tensor([-200.0, -40.0, -1e-3, 0.0, 1e-3, 40.0, 200.0])
     p = likelihoods.ContinuousBernoulli(Output(logits))(torch.zeros(1, L))

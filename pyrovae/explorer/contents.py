@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 from typing import Any
 
 import pyro
@@ -68,7 +67,7 @@ def contents(
         notes.append(f"There is no exact posterior in this page: {why}.")
     elif why and drawn:
         notes.append(f"Some images have no exact posterior: {why}.")
-    found = _reference(vae, f, graphs, of, name, x, observed, seed)
+    found = _reference(f, graphs, of)
     low, high = _ranges(codes if prior is None else torch.cat([codes, prior]))
     return {
         "latent": codes.shape[1],
@@ -164,29 +163,13 @@ def _rest(f: Decoder, rows_of: list[int], latents: dict[str, Latent], name: str)
     ]
 
 
-def _reference(
-    vae: Any,
-    f: Decoder,
-    graphs: list[tuple[str, int]],
-    of: list[int],
-    name: str,
-    x: Tensor,
-    observed: str | None,
-    seed: int,
-) -> dict[str, Any]:
-    """PyTorch's own images at some codes, from every graph; in double precision where the model can be had in it."""
+def _reference(f: Decoder, graphs: list[tuple[str, int]], of: list[int]) -> dict[str, Any]:
+    """PyTorch's own images at some codes, from every graph."""
     which = [*of[:REFERENCES], *range(len(graphs))]
     codes = [*range(len(of[:REFERENCES])), *(row for _, row in graphs)]
     rows = torch.tensor([graphs[i][1] for i in which], device=f.z.device)
     z = f.z[codes]
-    made = f(z, rows).detach()
-    try:
-        twin = copy.deepcopy(vae).double()
-        values = values_of(codes_of(WHO, vae, x, seed))
-        made = decoder_of(WHO, twin, values, name, x, observed, seed)(z.double(), rows).detach()
-    except Exception:  # a user's model may hold anything that is no double, or cannot be copied
-        pass
-    return {"z": z, "x": made, "graph": which}
+    return {"z": z, "x": f(z, rows).detach(), "graph": which}
 
 
 def _bytes(images: Tensor) -> tuple[float, float, Tensor]:

@@ -84,10 +84,26 @@ class Bernoulli(Likelihood):
 
 
 class _ContinuousBernoulli(dist.ContinuousBernoulli):
-    """torch's distribution, with its normaliser taken from the logit: finite and smooth for every logit.
+    """torch's distribution, with its normaliser and mean taken from the logit: finite and smooth for every logit.
 
-    torch goes through the probability, which is 1 in float32 from logits of 17 on: log C is then infinite.
+    torch goes through the probability, which is 1 in float32 from logits of 17 on: log C is then infinite, and the mean
+    stays at 0.94. Around 1/2 torch's mean is off by 0.007 in float32.
     """
+
+    @property
+    def mean(self) -> Tensor:
+        """1 / (1 − e^−l) − 1 / l, l the logit; its series around 0."""
+        logits = cast(Tensor, self.logits)
+        size = logits.abs()
+        near = size < 1
+        safe = torch.where(near, torch.ones_like(size), size)  # keeps the unused branch's gradient finite
+        far = logits.sign() * (-0.5 - 1 / safe - 1 / torch.expm1(-safe))
+        small = torch.where(near, logits, torch.zeros_like(logits))
+        square = small.square()
+        series = small * (
+            1 / 12 - square * (1 / 720 - square * (1 / 30240 - square * (1 / 1209600 - square / 47900160)))
+        )
+        return 0.5 + torch.where(near, series, far)
 
     def _cont_bern_log_norm(self) -> Tensor:
         # log C = log(2 artanh(1 − 2p) / (1 − 2p)) = log(l / tanh(l / 2)), l the logit; its limit at 0 is log 2.
