@@ -326,6 +326,35 @@ def test_a_hand_or_a_key_on_the_map_moves_the_code(digits, trained):
     assert here(digits)[0] == pytest.approx([z[0] - width / 40, z[1]])
 
 
+def test_a_finger_on_the_map_moves_the_code(digits):
+    digits.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    x, y = digits.execute_script(
+        "byId('plane').scrollIntoView({block: 'center'}); const box = byId('plane').getBoundingClientRect();"
+        "return [box.left + map.px(-1.0), box.top + map.py(0.5)]"
+    )
+    for kind, points in (("touchStart", [{"x": x - 20, "y": y}]), ("touchMove", [{"x": x, "y": y}]), ("touchEnd", [])):
+        digits.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    digits.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    assert here(digits)[0] == pytest.approx([-1.0, 0.5], abs=0.05)
+
+
+def test_dark_mode_has_light_words_on_dark_ground(digits):
+    shades = []
+    for scheme in ("light", "dark"):
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        digits.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        here(digits)
+        found = digits.execute_script(
+            "const style = getComputedStyle(document.body);"
+            "return [style.backgroundColor, style.color].map((v) => +v.match(/\\d+/)[0])"
+        )
+        shades.append(found)
+    digits.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    (ground, words), (dark_ground, dark_words) = shades
+    assert ground - words > 150
+    assert dark_words - dark_ground > 150
+
+
 def test_tangents_are_those_of_the_library(digits, trained):
     z = pv.encode(trained, DIGITS.train[:3])
     planes = pv.manifold.tangents(trained, z)
