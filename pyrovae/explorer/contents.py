@@ -138,12 +138,10 @@ def _same(f: Decoder, rows: list[int], others: list[int]) -> bool:
 def _graphs(f: Decoder, labels: Tensor | None) -> tuple[list[tuple[str, int]], list[int]]:
     """The decoders that there are, by the name of a class and an image of it, and which of them each image has."""
     if labels is not None:
-        classes = labels.unique().tolist()
+        classes, of = labels.unique(return_inverse=True)
         first = [int((labels == c).nonzero()[0]) for c in classes]
         if not _same(f, [0] * len(first), first):
-            return [(str(c), row) for c, row in zip(classes, first, strict=True)], torch.searchsorted(
-                labels.unique(), labels
-            ).tolist()
+            return list(zip(map(str, classes.tolist()), first, strict=True)), of.tolist()
     return [("", 0)], [0] * len(f.z)
 
 
