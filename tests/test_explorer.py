@@ -461,7 +461,7 @@ def test_perturbations_are_drawn_around_the_code(digits, trained):
     assert float(draws.var()) == pytest.approx(1, abs=0.05)
 
 
-def test_q_far_from_the_posterior_has_its_own_gap(opened):
+def test_q_far_from_the_posterior_has_its_own_gap():
     data = pv.data.from_arrays(torch.randn(40, 1, 2, 2).numpy())
     torch.manual_seed(0)
     vae = pv.models.LinearGaussian.build(data, latent=2)

@@ -32,10 +32,10 @@ def _cloud(vae: Any, x: Tensor, seed: int) -> dict[str, Any]:
     """p(z | x) and q(z | x) of one image, on a grid that both are resolved on; without q where that is not possible."""
     try:
         grid = resolved(vae, x, None, GOAL, seed, WHO, guide=True)
-        return _drawn(grid, [grid.log_posterior[:, 0], grid.log_guide[:, 0]])
     except ValueError:
         grid = exact_posterior(vae, x, seed=seed)
         return _drawn(grid, [grid.log_posterior[:, 0]])
+    return _drawn(grid, [grid.log_posterior[:, 0], grid.log_guide[:, 0]])
 
 
 def _drawn(grid: Grid, densities: list[Tensor]) -> dict[str, Any]:

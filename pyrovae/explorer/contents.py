@@ -187,7 +187,7 @@ def _widths(vae: Any, x: Tensor, name: str, seed: int) -> Tensor | None:
         q = poutine.trace(vae.guide).get_trace(x.to(device, dtype)).nodes[name]["fn"]
         try:
             found = q.stddev.reshape(len(x), -1)
-        except (NotImplementedError, AttributeError, RuntimeError):
+        except (NotImplementedError, AttributeError):
             return None
     return found if bool(torch.isfinite(found).all() and (found > 0).any()) else None
 

@@ -18,7 +18,7 @@ from ..plots.arguments import CLASSES
 from .clouds import WHO
 from .contents import DRAWS, contents
 
-SCRIPTS = ("decoder.js", "geometry.js", "drawing.js", "explorer.js")
+SCRIPTS = ("decoder.js", "geometry.js", "drawing.js", "contents.js", "panels.js", "explorer.js")
 MOST = 2000  # images
 FRAME = 900  # pixels that a page is high inside of another
 
