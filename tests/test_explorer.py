@@ -436,9 +436,17 @@ def test_the_exact_posterior_is_the_librarys(digits, trained):
         assert (shift - shift.mean()).abs().max() < 0.03, "log densities but for a constant, and a level of 255"
         assert (log + shift.mean() < -DEPTH + 0.1)[~seen].all()
     assert digits.find_element("id", "cloud").is_displayed()
-    assert "log p(x)" in digits.find_element("id", "posterior-note").text
-    digits.execute_script("choose(5)")
-    assert "has none in this page" in digits.find_element("id", "posterior-note").text
+    for image, told in (
+        (0, "image 0, class"),
+        (1, "image 1, class"),
+        (5, "has none in this page"),
+        (1, "image 1, class"),
+    ):
+        digits.execute_script("choose(arguments[0])", image)
+        here(digits)
+        assert told in digits.find_element("id", "posterior-note").text
+        assert digits.find_element("id", "cloud").is_displayed() == (image != 5)
+    assert "area, the exact p(z | x); lines" in digits.find_element("id", "posterior-note").text
 
 
 def test_perturbations_are_drawn_around_the_code(digits, trained):

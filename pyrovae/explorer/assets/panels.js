@@ -315,6 +315,7 @@ function drawCloud() {
   const found = page.posterior[state.chosen];
   byId("cloud").hidden = !found;
   if (!found) {
+    cloud.kept = null; // and its words with it
     const last = Math.max(...Object.keys(page.posterior));
     byId("posterior-note").textContent = `${nameOf(state.chosen)} has none in this page; images up to ${last} have.`;
     return;
